@@ -1,0 +1,358 @@
+//! The ledger: every task of one policy, from asked to gone.
+//!
+//! ```text
+//!   intent ─► asked ─► staging ─► running ─► killing ─► gone
+//!               │         │          │                    ▲
+//!               └─────────┴──────────┴── lapsed, failed, ended
+//! ```
+//!
+//! `desired` is not a counter of its own: it is what is alive plus the replacements that wait (see
+//! [`Counts::desired`]), so it cannot drift from what was really placed. Helpers (`By::Helper`) are kept
+//! here and counted nowhere else.
+//!
+//! Invariants: a task id is in here at most once; states only move forwards; a task that is gone is
+//! handed out once and dropped; nothing but a service task that had been running waits to be replaced.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use serde::{Deserialize, Serialize};
+
+use super::decision::InFlight;
+use super::intent::By;
+use super::model::{Counts, Exit, Kind, Placement, PolicyName, TaskId, TaskState};
+use super::policy::{Backoff, Ready, TaskTemplate};
+use super::time::Timestamp;
+
+/// One task, as it is recorded.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Task {
+    /// Its name.
+    pub id: TaskId,
+    /// The policy that it belongs to.
+    pub policy: PolicyName,
+    /// The backend that runs it.
+    pub backend: Arc<str>,
+    /// What was started.
+    pub template: Arc<TaskTemplate>,
+    /// Its state.
+    pub state: TaskState,
+    /// Who asked for it.
+    pub by: By,
+    /// When it was asked for, in engine time.
+    pub asked: Timestamp,
+    /// The same on the wall clock.
+    pub started: SystemTime,
+    /// When its state last changed.
+    pub since: Timestamp,
+    /// When it became ready.
+    pub ready: Option<Timestamp>,
+    /// Time between TERM and KILL.
+    pub grace: Duration,
+    /// When it was told to end, by a decision or an operator.
+    #[serde(default)]
+    pub killed: bool,
+    /// How many failures in a row stood before it.
+    pub attempt: u32,
+    /// Where it runs.
+    pub placement: Placement,
+}
+
+/// The part of the ledger that is not tasks; survives restarts.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct LedgerState {
+    /// When each waiting replacement is due, soonest first.
+    pub waiting: VecDeque<Timestamp>,
+    /// Failures net of successes, for `max_failures`.
+    pub failures: u32,
+    /// Failures in a row, for the backoff.
+    pub streak: u32,
+    /// No launch before this.
+    pub backoff_until: Option<Timestamp>,
+    /// When tasks went whose absence the sample may not show yet.
+    pub departed: VecDeque<Timestamp>,
+}
+
+/// What an update did.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Change {
+    /// The task after it.
+    pub task: Task,
+    /// Its state before.
+    pub before: TaskState,
+    /// How it ended, when it did.
+    pub exit: Option<Exit>,
+    /// Whether a replacement now waits for it.
+    pub replaced: bool,
+    /// Whether the end counts as a failure.
+    pub failed: bool,
+}
+
+/// The tasks of one policy.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Ledger {
+    tasks: BTreeMap<TaskId, Task>,
+    state: LedgerState,
+}
+
+/// How a ledger treats what happens to its tasks; from the policy's specification.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Rules {
+    /// Service or jobs.
+    pub kind: Kind,
+    /// When a running task is ready.
+    pub ready: Ready,
+    /// Delay after failures.
+    pub backoff: Backoff,
+    /// Time from ready, or gone, to the full effect.
+    pub lag: Duration,
+}
+
+impl Ledger {
+    /// A ledger as it was stored.
+    #[must_use]
+    pub fn restore(state: LedgerState, tasks: impl IntoIterator<Item = Task>) -> Self {
+        Self { tasks: tasks.into_iter().map(|task| (task.id.clone(), task)).collect(), state }
+    }
+
+    /// The part to store with the policy.
+    #[must_use]
+    pub const fn state(&self) -> &LedgerState {
+        &self.state
+    }
+
+    /// Every task that is not gone, in the order of their ids (oldest first: ids end in a ULID after a common prefix).
+    pub fn tasks(&self) -> impl DoubleEndedIterator<Item = &Task> {
+        self.tasks.values()
+    }
+
+    /// One task.
+    #[must_use]
+    pub fn get(&self, id: &TaskId) -> Option<&Task> {
+        self.tasks.get(id)
+    }
+
+    /// Whether there is nothing left: no task, and none that waits.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.tasks.is_empty() && self.state.waiting.is_empty()
+    }
+
+    /// The counts that guards and laws work on; helpers left out.
+    #[must_use]
+    pub fn counts(&self) -> Counts {
+        let mut counts = Counts { waiting: count(self.state.waiting.len()), ..Counts::default() };
+        for task in self.tasks.values().filter(|task| task.by != By::Helper) {
+            match task.state {
+                TaskState::Asked => counts.asked += 1,
+                TaskState::Staging => counts.staging += 1,
+                TaskState::Running => {
+                    counts.running += 1;
+                    counts.ready += u32::from(task.ready.is_some());
+                }
+                TaskState::Killing => counts.killing += 1,
+                TaskState::Gone => {}
+            }
+        }
+        counts
+    }
+
+    /// How many helpers exist.
+    #[must_use]
+    pub fn helpers(&self) -> u32 {
+        count(self.tasks.values().filter(|task| task.by == By::Helper).count())
+    }
+
+    /// Changes that the sample does not show yet: launches until `lag` after they are ready, kills until `lag`
+    /// after they are gone.
+    #[must_use]
+    pub fn in_flight(&self, now: Timestamp, rules: &Rules) -> InFlight {
+        let mut in_flight = InFlight { launches: count(self.state.waiting.len()), kills: 0 };
+        for task in self.tasks.values().filter(|task| task.by != By::Helper) {
+            let shown = task.ready.is_some_and(|ready| rules.lag <= now.since(ready));
+            match task.state {
+                TaskState::Asked | TaskState::Staging | TaskState::Running => {
+                    in_flight.launches += u32::from(!shown);
+                }
+                // A task that never showed does not have to disappear from the sample either.
+                TaskState::Killing => in_flight.kills += u32::from(shown),
+                TaskState::Gone => {}
+            }
+        }
+        in_flight.kills += count(self.state.departed.iter().filter(|gone| now.since(**gone) < rules.lag).count());
+        in_flight
+    }
+
+    /// Records a task that was asked for; a known id is left as it is.
+    pub fn ask(&mut self, task: Task) {
+        self.tasks.entry(task.id.clone()).or_insert(task);
+    }
+
+    /// Marks a task as told to end. False when it is not there or already on its way out.
+    pub fn kill(&mut self, id: &TaskId, now: Timestamp) -> bool {
+        let Some(task) = self.tasks.get_mut(id) else { return false };
+        if task.state >= TaskState::Killing {
+            return false;
+        }
+        task.state = TaskState::Killing;
+        task.since = now;
+        task.killed = true;
+        true
+    }
+
+    /// Drops up to `n` waiting replacements, the latest due first; how many it dropped.
+    pub fn cancel_waiting(&mut self, n: u32) -> u32 {
+        let n = (n as usize).min(self.state.waiting.len());
+        self.state.waiting.truncate(self.state.waiting.len() - n);
+        count(n)
+    }
+
+    /// Takes the replacements that are due off the waiting list, unless launches are still backed off.
+    pub fn take_due(&mut self, now: Timestamp) -> u32 {
+        let due = self.state.waiting.iter().take_while(|due| **due <= now).count();
+        self.state.waiting.drain(..due);
+        count(due)
+    }
+
+    /// When the next replacement is due.
+    #[must_use]
+    pub fn next_due(&self) -> Option<Timestamp> {
+        self.state.waiting.front().copied()
+    }
+
+    /// Until when failing tasks hold back launches; none when they do not.
+    #[must_use]
+    pub fn backed_off(&self, now: Timestamp) -> Option<Duration> {
+        self.state.backoff_until.filter(|until| now < *until).map(|until| until.since(now))
+    }
+
+    /// Tasks that were asked for before `now` and not placed: to be withdrawn (rule 3 of the semantics).
+    #[must_use]
+    pub fn lapsed(&self, now: Timestamp) -> Vec<TaskId> {
+        self.tasks
+            .values()
+            .filter(|task| task.state == TaskState::Asked && task.asked < now)
+            .map(|task| task.id.clone())
+            .collect()
+    }
+
+    /// Takes in what a backend said of a task. None when it is not ours, or says nothing new.
+    pub fn apply(
+        &mut self,
+        id: &TaskId,
+        state: TaskState,
+        healthy: Option<bool>,
+        placement: Option<Placement>,
+        exit: Option<Exit>,
+        now: Timestamp,
+        rules: &Rules,
+    ) -> Option<Change> {
+        let task = self.tasks.get_mut(id)?;
+        let before = task.state;
+        let moved = before < state;
+        let placed = placement.as_ref().is_some_and(|placement| *placement != task.placement);
+        if let Some(placement) = placement {
+            task.placement = placement;
+        }
+        if moved {
+            task.state = state;
+            task.since = now;
+        }
+        let was_ready = task.ready.is_some();
+        if task.state == TaskState::Running {
+            match (&rules.ready, healthy) {
+                (Ready::Running, _) => task.ready = task.ready.or(Some(now)),
+                (Ready::Healthy, Some(true)) => task.ready = task.ready.or(Some(now)),
+                (Ready::Healthy, Some(false)) => task.ready = None,
+                (Ready::After(_) | Ready::Healthy, _) => {}
+            }
+        }
+        let told = task.ready.is_some() != was_ready;
+        if state != TaskState::Gone {
+            return (moved || placed || told).then(|| Change {
+                task: task.clone(),
+                before,
+                exit: None,
+                replaced: false,
+                failed: false,
+            });
+        }
+        let task = self.tasks.remove(id)?;
+        let exit = exit.unwrap_or(Exit::Unknown);
+        Some(self.depart(task, before, exit, now, rules))
+    }
+
+    fn depart(&mut self, task: Task, before: TaskState, exit: Exit, now: Timestamp, rules: &Rules) -> Change {
+        let wanted = !task.killed && task.by != By::Helper;
+        let failed = !task.killed && exit.is_failure();
+        if task.by != By::Helper && task.ready.is_some() && !rules.lag.is_zero() {
+            self.state.departed.push_back(now);
+        }
+        if !task.killed {
+            self.settle_backoff(&task, before, &exit, now, rules);
+        }
+        let replaced = wanted && rules.kind == Kind::Service && task.by != By::Cooler && before == TaskState::Running;
+        if replaced {
+            let due = self.state.backoff_until.map_or(now, |until| until.max(now));
+            let at = self.state.waiting.partition_point(|other| *other <= due);
+            self.state.waiting.insert(at, due);
+        }
+        Change { task, before, exit: Some(exit), replaced, failed }
+    }
+
+    /// Failures count up, successes down (Relay.Mesos's `max_failures`). The backoff doubles with each failure in a
+    /// row; a task that had run for longer than the present delay, twice the first at least, starts it anew.
+    fn settle_backoff(&mut self, task: &Task, before: TaskState, exit: &Exit, now: Timestamp, rules: &Rules) {
+        let state = &mut self.state;
+        let ran = if before == TaskState::Running { now.since(task.since) } else { Duration::ZERO };
+        let delay = delay(rules.backoff, state.streak);
+        let lived = (rules.backoff.min * 2).max(delay) <= ran;
+        if exit.is_failure() {
+            state.failures += 1;
+            state.streak = if lived { 1 } else { state.streak.saturating_add(1) };
+            state.backoff_until = Some(now + self::delay(rules.backoff, state.streak));
+        } else if *exit != Exit::Unknown {
+            state.failures = state.failures.saturating_sub(1);
+            // A service is not meant to end: one that ends at once is held back as if it had failed.
+            if rules.kind == Kind::Service && !lived && task.by != By::Helper {
+                state.streak = state.streak.saturating_add(1);
+                state.backoff_until = Some(now + self::delay(rules.backoff, state.streak));
+            } else {
+                state.streak = 0;
+                state.backoff_until = None;
+            }
+        }
+    }
+
+    /// Brings time-dependent facts up to `now`: delays until ready, effects that have shown. True when something changed.
+    pub fn advance(&mut self, now: Timestamp, rules: &Rules) -> bool {
+        let mut changed = false;
+        if let Ready::After(delay) = rules.ready {
+            for task in self.tasks.values_mut() {
+                if task.state == TaskState::Running && task.ready.is_none() && delay <= now.since(task.since) {
+                    task.ready = Some(task.since + delay);
+                    changed = true;
+                }
+            }
+        }
+        while self.state.departed.front().is_some_and(|gone| rules.lag <= now.since(*gone)) {
+            self.state.departed.pop_front();
+            changed = true;
+        }
+        changed
+    }
+}
+
+/// The delay after `streak` failures in a row: none after none, then `min`, doubling, at most `max`.
+fn delay(backoff: Backoff, streak: u32) -> Duration {
+    match streak {
+        0 => Duration::ZERO,
+        n => backoff.min.saturating_mul(1 << (n - 1).min(20)).min(backoff.max),
+    }
+}
+
+fn count(n: usize) -> u32 {
+    u32::try_from(n).unwrap_or(u32::MAX)
+}

@@ -1,0 +1,17 @@
+//! The pure core: the model, the laws, the guards and the ledger.
+//!
+//! Nothing in here does I/O, reads a clock, draws a random number or knows Lua, and therefore nothing in
+//! here can fail: bad values become a decision to hold, with a reason. The live loop, `eval` and every
+//! later tool call the same `decide`.
+//!
+//! The only outside crate that it names is serde, for the store.
+
+pub mod decide;
+pub mod decision;
+pub mod guard;
+pub mod intent;
+pub mod law;
+pub mod ledger;
+pub mod model;
+pub mod policy;
+pub mod time;
