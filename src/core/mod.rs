@@ -13,5 +13,6 @@ pub mod intent;
 pub mod law;
 pub mod ledger;
 pub mod model;
+pub mod plan;
 pub mod policy;
 pub mod time;
