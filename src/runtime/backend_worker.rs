@@ -70,12 +70,9 @@ impl BackendWorker {
             tokio::select! {
                 request = queue.recv(), if open => match request {
                     None => open = false,
-                    Some(request) => match busy.get_mut(&request.policy) {
-                        Some(lane) => lane.push_back(request),
-                        None => {
-                            busy.insert(request.policy.clone(), VecDeque::new());
-                            running.push(self.start(request));
-                        }
+                    Some(request) => if let Some(lane) = busy.get_mut(&request.policy) { lane.push_back(request) } else {
+                        busy.insert(request.policy.clone(), VecDeque::new());
+                        running.push(self.start(request));
                     },
                 },
                 Some(policy) = running.next() => {

@@ -65,10 +65,7 @@ impl Engine {
         let (update_sender, updates) = mpsc::channel(INBOX);
         let (command_sender, commands) = mpsc::channel(256);
         let published = Arc::new(Published::default());
-        let watch = match config.watch {
-            true => Some(Watch::start(config.poll, events.clone()).map_err(StartError::Threads)?),
-            false => None,
-        };
+        let watch = if config.watch { Some(Watch::start(config.poll, events.clone()).map_err(StartError::Threads)?) } else { None };
         let mut control_loop = Loop::new(LoopParts {
             host,
             store,

@@ -107,7 +107,7 @@ impl Watching {
                 self.next_poll = now + self.poll;
                 let all: Vec<PathBuf> = self.files.keys().chain(self.dirs.keys()).cloned().collect();
                 for path in all {
-                    self.pending.entry(path).or_insert(now - SETTLE);
+                    self.pending.entry(path).or_insert(now.checked_sub(SETTLE).unwrap());
                 }
             }
             if !self.report_settled(now) {

@@ -280,19 +280,16 @@ impl Loop {
 
     /// Gives a policy (a new one, if there is none of this name) a generation to take over with.
     fn offer(&mut self, index: usize, name: &PolicyName, generation: Generation) -> usize {
-        let key = match self.names.get(name) {
-            Some(key) => *key,
-            None => {
-                let policy = self.new_policy(name.clone(), PolicyRecord::default(), Ledger::default());
-                let key = self.policies.iter().position(Option::is_none).unwrap_or(self.policies.len());
-                if key == self.policies.len() {
-                    self.policies.push(Some(policy));
-                } else {
-                    self.policies[key] = Some(policy);
-                }
-                self.names.insert(name.clone(), key);
-                key
+        let key = if let Some(key) = self.names.get(name) { *key } else {
+            let policy = self.new_policy(name.clone(), PolicyRecord::default(), Ledger::default());
+            let key = self.policies.iter().position(Option::is_none).unwrap_or(self.policies.len());
+            if key == self.policies.len() {
+                self.policies.push(Some(policy));
+            } else {
+                self.policies[key] = Some(policy);
             }
+            self.names.insert(name.clone(), key);
+            key
         };
         if let Some(policy) = self.policy(key) {
             policy.source = Some(index);

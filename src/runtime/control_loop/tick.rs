@@ -5,9 +5,10 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::core::decide::{Config, decide, next_interval, settle};
+use crate::core::decide::{Config, decide, settle};
 use crate::core::decision::{Decision, Detail, Guard, Observation, PolicyState, Reason};
 use crate::core::intent::{By, Intent};
+use crate::core::interval::next_interval;
 use crate::core::model::{Effect, PolicyName, Sample, TaskId};
 use crate::core::plan::{Plan, Situation, plan};
 use crate::core::policy::{Actuator, PolicySpec};
@@ -153,7 +154,7 @@ impl Loop {
             paused: policy.paused.is_some(),
             dry_run,
         };
-        let (decision, state) = decide(&Config::of(&spec), std::mem::take(&mut policy.state), &observation);
+        let (decision, state) = decide(&Config::from(&*spec), std::mem::take(&mut policy.state), &observation);
         policy.state = state;
         policy.sample = Some(observation.sample);
         policy.setpoint = observation.setpoint;
@@ -456,7 +457,7 @@ impl Loop {
 
 /// How long a call may take: most of the interval, so that it is over when the next tick is due.
 pub(super) fn deadline(interval: Duration) -> Duration {
-    interval - (interval / 20).min(Duration::from_millis(20))
+    interval.checked_sub((interval / 20).min(Duration::from_millis(20))).unwrap()
 }
 
 /// Whether an observation needs a visit to the VM at all.
@@ -525,7 +526,7 @@ pub(crate) fn rehearse(
     state: PolicyState,
     observation: &Observation,
 ) -> Decision {
-    decide(&Config::of(spec), state, observation).0
+    decide(&Config::from(spec), state, observation).0
 }
 
 /// Leaves a plan's reasons in its decision.
