@@ -33,8 +33,10 @@ pub(crate) struct Client {
     token: Option<String>,
 }
 
-/// The longest time that an answer may take. Commands are answered at once, so more means that nobody works there.
-const PATIENCE: Duration = Duration::from_secs(10);
+/// The longest time that an answer may take: a little more than the API itself allows its engine.
+const PATIENCE: Duration = Duration::from_secs(65);
+/// The longest time that a connection may take.
+const CONNECT_PATIENCE: Duration = Duration::from_secs(5);
 
 impl Client {
     /// A client; connects when it is first asked something.
@@ -43,6 +45,7 @@ impl Client {
         install_tls();
         let http = reqwest::Client::builder()
             .timeout(PATIENCE)
+            .connect_timeout(CONNECT_PATIENCE)
             .redirect(reqwest::redirect::Policy::none())
             // A proxy of the environment is for the internet, not for the host next door.
             .no_proxy()
@@ -102,13 +105,13 @@ impl Client {
 
     /// Reads one policy's file again, or all files.
     pub(crate) async fn reload(&self, name: Option<&str>) -> Result<Value, CliError> {
-        let body = name.map_or_else(|| json!({}), |name| json!({ "policy": name }));
-        self.send(Method::POST, "/v1/reload", Some(body)).await
+        let path = name.map_or_else(|| "/v1/reload".to_owned(), |name| policy_path(name, "/reload"));
+        self.send(Method::POST, &path, Some(json!({}))).await
     }
 
     /// Gives a retired policy's tasks to another.
     pub(crate) async fn adopt(&self, old: &str, new: &str) -> Result<Value, CliError> {
-        self.send(Method::POST, &policy_path(old, "/adopt"), Some(json!({ "into": new }))).await
+        self.send(Method::POST, &policy_path(old, "/adopt"), Some(json!({ "new": new }))).await
     }
 
     /// Ends a retired policy's tasks and forgets it.
@@ -181,18 +184,18 @@ pub(crate) fn exact(duration: Duration) -> String {
 fn refused(status: StatusCode, problem: Problem) -> CliError {
     let exit = match status {
         StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN | StatusCode::CONFLICT => Exit::Refused,
+        StatusCode::BAD_REQUEST | StatusCode::UNPROCESSABLE_ENTITY => Exit::Usage,
         StatusCode::SERVICE_UNAVAILABLE | StatusCode::GATEWAY_TIMEOUT => Exit::Unavailable,
         status if status.is_server_error() => Exit::Bug,
         _ => Exit::Findings,
     };
     let said = problem.detail.or(problem.title).unwrap_or_else(|| format!("setpoint answered {status}"));
     let error = CliError::new(exit, said);
-    match (problem.hint, status) {
-        (Some(hint), _) => error.hint(hint),
-        (None, StatusCode::UNAUTHORIZED) => {
+    match status {
+        StatusCode::UNAUTHORIZED => {
             error.hint(format!("give the token that `run` was started with: --token or {}", names::ENV_TOKEN))
         }
-        (None, StatusCode::NOT_FOUND) => error.hint("`setpoint status` lists the policies"),
+        StatusCode::NOT_FOUND => error.hint("`setpoint status` lists the policies"),
         _ => error,
     }
 }

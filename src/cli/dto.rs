@@ -1,8 +1,8 @@
 //! What the API answers, as far as the verbs show it. Unknown fields are ignored and missing ones are empty, so a
 //! command and a host of different versions still understand each other.
 
-use serde::Deserialize;
-use serde_json::Value;
+use jiff::Timestamp;
+use serde::{Deserialize, Deserializer};
 
 /// `GET /v1/policies`.
 #[derive(Debug, Default, Deserialize)]
@@ -19,15 +19,16 @@ pub(crate) struct Policy {
     pub(crate) generation: u64,
     pub(crate) script: Script,
     pub(crate) ticks: u64,
-    pub(crate) last_tick: Option<String>,
+    #[serde(deserialize_with = "time")]
+    pub(crate) last_tick: Option<Timestamp>,
     pub(crate) sample: Option<Sample>,
     pub(crate) setpoint: Option<f64>,
     pub(crate) tasks: Tasks,
     pub(crate) decision: Option<Decision>,
-    pub(crate) paused: Option<Value>,
+    pub(crate) paused: Option<Operator>,
     #[serde(rename = "override")]
-    pub(crate) bounds_override: Option<Value>,
-    pub(crate) ended: Option<Value>,
+    pub(crate) bounds_override: Option<Operator>,
+    pub(crate) ended: Option<Ended>,
     pub(crate) stalled: bool,
 }
 
@@ -37,7 +38,38 @@ pub(crate) struct Policy {
 pub(crate) struct Script {
     pub(crate) path: String,
     pub(crate) sha256: String,
-    pub(crate) error: Option<Value>,
+    /// The last error of a function.
+    pub(crate) error: Option<ScriptError>,
+    /// Why the file on disk is not what runs.
+    pub(crate) refused: Option<ScriptError>,
+}
+
+/// A fault of a script.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(crate) struct ScriptError {
+    /// Several lines: where, what, the source line, the calls, a hint.
+    pub(crate) report: String,
+}
+
+/// An operator's pause or override.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(crate) struct Operator {
+    pub(crate) min: Option<u32>,
+    pub(crate) max: Option<u32>,
+    #[serde(deserialize_with = "time")]
+    pub(crate) until: Option<Timestamp>,
+    pub(crate) reason: Option<String>,
+}
+
+/// Why a policy is over.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(crate) struct Ended {
+    pub(crate) by: String,
+    pub(crate) code: i32,
+    pub(crate) reason: String,
 }
 
 /// Its last sample.
@@ -93,7 +125,8 @@ pub(crate) struct Task {
     pub(crate) pid: Option<u32>,
     pub(crate) cpu_percent: Option<f64>,
     pub(crate) memory_bytes: Option<u64>,
-    pub(crate) started: Option<String>,
+    #[serde(deserialize_with = "time")]
+    pub(crate) started: Option<Timestamp>,
 }
 
 /// An error as the API gives it (RFC 9457).
@@ -102,16 +135,10 @@ pub(crate) struct Task {
 pub(crate) struct Problem {
     pub(crate) title: Option<String>,
     pub(crate) detail: Option<String>,
-    pub(crate) hint: Option<String>,
 }
 
-/// The words of a value that is text, or an object that has some: an error, a pause, an end.
-pub(crate) fn words(value: &Value) -> String {
-    if let Some(text) = value.as_str() {
-        return text.to_owned();
-    }
-    ["report", "headline", "message", "reason"]
-        .iter()
-        .find_map(|key| value.get(key).and_then(Value::as_str))
-        .map_or_else(|| value.to_string(), str::to_owned)
+/// A time that cannot be read is not worth a failure: nothing is decided by it.
+fn time<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Timestamp>, D::Error> {
+    let text = Option::<String>::deserialize(deserializer)?;
+    Ok(text.and_then(|text| text.parse().ok()))
 }

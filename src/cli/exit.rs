@@ -3,6 +3,8 @@
 use std::error::Error;
 use std::fmt::Write as _;
 
+use super::term::Paint;
+
 /// The exit codes. A policy's `stop` may end `setpoint run` with any other one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
@@ -27,16 +29,8 @@ pub(crate) enum Exit {
 
 impl Exit {
     /// Every code, in the order of the numbers.
-    const ALL: [Self; 8] = [
-        Self::Ok,
-        Self::Findings,
-        Self::Usage,
-        Self::Unavailable,
-        Self::Bug,
-        Self::Io,
-        Self::Refused,
-        Self::Config,
-    ];
+    const ALL: [Self; 8] =
+        [Self::Ok, Self::Findings, Self::Usage, Self::Unavailable, Self::Bug, Self::Io, Self::Refused, Self::Config];
 
     /// The number that the process ends with.
     pub(crate) const fn code(self) -> u8 {
@@ -103,8 +97,8 @@ impl CliError {
     }
 
     /// The whole report: the error, its causes, the hint.
-    pub(crate) fn report(&self) -> String {
-        let mut text = format!("error: {}\n", self.message);
+    pub(crate) fn report(&self, paint: Paint) -> String {
+        let mut text = format!("{} {}\n", paint.red("error:"), self.message);
         let mut cause = self.source();
         let mut said = self.message.clone();
         while let Some(error) = cause {
@@ -117,7 +111,7 @@ impl CliError {
             cause = error.source();
         }
         if let Some(hint) = &self.hint {
-            text.push_str(&format!("hint: {hint}\n"));
+            text.push_str(&format!("{} {hint}\n", paint.bold("hint:")));
         }
         text
     }

@@ -38,7 +38,11 @@ fn write(file: &NewFile, force: bool) -> std::io::Result<()> {
     let mut options = OpenOptions::new();
     options.write(true);
     // `create_new` closes the gap between the look above and now.
-    if force { options.create(true).truncate(true) } else { options.create_new(true) };
+    if force {
+        options.create(true).truncate(true)
+    } else {
+        options.create_new(true)
+    };
     options.open(&file.path)?.write_all(file.text.as_bytes())
 }
 

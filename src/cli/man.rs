@@ -46,7 +46,7 @@ fn collect(
     each: &mut impl FnMut(&str, clap::Command) -> Result<(), CliError>,
 ) -> Result<(), CliError> {
     let name = command.get_display_name().unwrap_or_else(|| command.get_name()).to_owned();
-    each(&name, command.clone().name(name.clone()))?;
+    each(&name, command.clone())?;
     command.get_subcommands().filter(|verb| verb.get_name() != "help").try_for_each(|verb| collect(verb, each))
 }
 

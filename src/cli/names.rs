@@ -4,6 +4,12 @@
 pub(crate) const ENV_SERVER: &str = "SETPOINT_SERVER";
 /// The API's token.
 pub(crate) const ENV_TOKEN: &str = "SETPOINT_TOKEN";
+/// Where `run` listens.
+pub(crate) const ENV_LISTEN: &str = "SETPOINT_LISTEN";
+/// The state folder of `run`.
+pub(crate) const ENV_STATE_DIR: &str = "SETPOINT_STATE_DIR";
+/// The configuration file.
+pub(crate) const ENV_CONFIG: &str = "SETPOINT_CONFIG";
 /// The log filter.
 pub(crate) const ENV_LOG: &str = "SETPOINT_LOG";
 

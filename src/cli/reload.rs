@@ -1,9 +1,8 @@
 //! `setpoint reload`: read policy files again now.
 
-use serde_json::Value;
-
 use super::answer;
-use super::client::{Client, ServerArgs};
+use super::client::{Client, ServerArgs, read};
+use super::dto::Policy;
 use super::exit::{CliError, Exit};
 
 /// What `reload` takes.
@@ -32,16 +31,15 @@ Examples:
 /// Asks the API.
 pub(crate) async fn run(args: &Args) -> Result<Exit, CliError> {
     let reply = Client::new(&args.server)?.reload(args.policy.as_deref()).await?;
-    let refused = reply.pointer("/script/error").filter(|error| !error.is_null());
-    if let (Some(error), Some(name)) = (refused, &args.policy) {
-        return Err(CliError::new(Exit::Config, format!("{name} keeps the version that it ran"))
-            .because(super::dto::words(error)));
+    let Some(name) = &args.policy else { return answer(&reply, args.json, "all files were read again") };
+    if reply.is_null() {
+        return answer(&reply, args.json, &format!("{name} was read again"));
     }
-    let generation = reply.get("generation").and_then(Value::as_u64);
-    let said = match (&args.policy, generation) {
-        (Some(name), Some(generation)) => format!("{name} runs generation {generation}"),
-        (Some(name), None) => format!("{name} is being read again"),
-        (None, _) => "all files are being read again".to_owned(),
-    };
-    answer(&reply, args.json, &said)
+    let policy: Policy = read(reply.clone())?;
+    if let Some(error) = policy.script.refused {
+        return Err(CliError::new(Exit::Config, format!("{name} keeps generation {}", policy.generation))
+            .because(error.report)
+            .hint("mend the file: it is read again as soon as it is saved"));
+    }
+    answer(&reply, args.json, &format!("{name} runs generation {}", policy.generation))
 }

@@ -5,10 +5,9 @@
 use std::time::{Duration, SystemTime};
 
 use jiff::Timestamp;
-use serde_json::Value;
 use setpoint::runtime::view::PolicySnapshot;
 
-use super::dto::{Policy, words};
+use super::dto::{Operator, Policy};
 use super::term::{Paint, fit};
 use super::units;
 
@@ -54,10 +53,10 @@ impl Row {
             notes.push(Note::Wrong("stalled".to_owned()));
         }
         if let Some(ended) = &policy.ended {
-            notes.push(Note::Wrong(format!("ended: {}", words(ended))));
+            notes.push(Note::Wrong(format!("ended: {}", ended.reason)));
         }
-        if let Some(error) = &policy.script.error {
-            notes.push(Note::Wrong(first_line(&words(error))));
+        if let Some(error) = policy.script.refused.as_ref().or(policy.script.error.as_ref()) {
+            notes.push(Note::Wrong(error.report.lines().next().unwrap_or_default().to_owned()));
         }
         Self {
             name: policy.name.clone(),
@@ -86,7 +85,7 @@ impl Row {
             notes.push(Note::Wanted(format!("paused{}", left(pause.until, now))));
         }
         if let Some(bounds) = &policy.bounds_override {
-            let figures = figures(bounds.min.map(u64::from), bounds.max.map(u64::from));
+            let figures = figures(bounds.min, bounds.max);
             notes.push(Note::Wanted(format!("override{figures}{}", left(bounds.until, now))));
         }
         if policy.stalled {
@@ -102,9 +101,10 @@ impl Row {
             name: policy.name.to_string(),
             tasks: format!("{}/{}", policy.counts.running, policy.counts.desired()),
             in_flight: policy.counts.in_flight().to_string(),
-            sample: policy.sample.as_ref().map_or_else(dash, |sample| {
-                sample.fresh().map_or_else(|| sample.kind().to_owned(), units::number)
-            }),
+            sample: policy
+                .sample
+                .as_ref()
+                .map_or_else(dash, |sample| sample.fresh().map_or_else(|| sample.kind().to_owned(), units::number)),
             setpoint: policy.setpoint.map_or_else(dash, units::number),
             decision: policy.decision.as_ref().map_or_else(dash, |decision| {
                 say(decision.raw, decision.adjustment, decision.reasons.iter().map(ToString::to_string))
@@ -177,22 +177,20 @@ pub(crate) fn say(raw: i64, adjustment: i64, reasons: impl DoubleEndedIterator<I
     }
 }
 
-/// `max=3` and `for 5m more` of a pause or an override, as the API gives it.
-pub(crate) fn limits(value: &Value, now: Timestamp) -> String {
-    let figure = |key: &str| value.get(key).and_then(Value::as_u64);
-    let mut text = figures(figure("min"), figure("max"));
-    let until = value.get("until").and_then(Value::as_str).and_then(|until| until.parse::<Timestamp>().ok());
-    if let Some(until) = until {
+/// `max=3`, `for 5m more` and the reason of a pause or an override.
+pub(crate) fn limits(operator: &Operator, now: Timestamp) -> String {
+    let mut text = figures(operator.min, operator.max);
+    if let Some(until) = operator.until {
         text.push_str(&format!(" for {} more", units::short(between(now, until))));
     }
-    if let Some(reason) = value.get("reason").and_then(Value::as_str) {
+    if let Some(reason) = &operator.reason {
         text.push_str(&format!(" ({reason})"));
     }
     text
 }
 
-fn figures(min: Option<u64>, max: Option<u64>) -> String {
-    let show = |word: &str, figure: Option<u64>| figure.map_or_else(String::new, |n| format!(" {word}={n}"));
+fn figures(min: Option<u32>, max: Option<u32>) -> String {
+    let show = |word: &str, figure: Option<u32>| figure.map_or_else(String::new, |n| format!(" {word}={n}"));
     show("min", min) + &show("max", max)
 }
 
@@ -205,10 +203,6 @@ fn left(until: Option<SystemTime>, now: SystemTime) -> String {
 /// Time from `from` to `to`; nothing when `to` has passed.
 pub(crate) fn between(from: Timestamp, to: Timestamp) -> Duration {
     Duration::try_from(to.duration_since(from)).unwrap_or_default()
-}
-
-fn first_line(text: &str) -> String {
-    text.lines().next().unwrap_or_default().to_owned()
 }
 
 fn dash() -> String {
@@ -233,7 +227,7 @@ mod tests {
             policy(
                 r#"{"name":"caches/eu-west","tasks":{"running":2},"sample":{"kind":"missing"},
                 "paused":{"until":"2026-01-01T00:05:00Z","reason":"deploy"},"decision":{"raw":0,"adjustment":0},
-                "script":{"error":{"message":"caches.lua:3: boom"}}}"#,
+                "script":{"error":{"report":"caches.lua:3: metric: boom\\n3 | x"}}}"#,
             ),
             policy(r#"{"name":"new"}"#),
         ];
@@ -241,7 +235,7 @@ mod tests {
         insta::assert_snapshot!(text, @r"
         POLICY          TASKS  IN FLIGHT   SAMPLE  SETPOINT  LAST DECISION
         queue             4/5          1     7.25         0  launch 1: max is 5: +3 → +1
-        caches/eu-west      2          0  missing         -  caches.lua:3: boom · paused for 5m more (deploy…
+        caches/eu-west      2          0  missing         -  caches.lua:3: metric: boom · paused for 5m more (…
         new                 0          0        -         -  -
         ");
         for width in [0, 1, 10, 40, 60, 79] {

@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use serde_json::Value;
 
 use super::client::{Client, ServerArgs, read};
-use super::dto::{Policy, PolicyList, Task, TaskList, words};
+use super::dto::{Policy, PolicyList, Task, TaskList};
 use super::exit::{CliError, Exit};
 use super::rows::{self, Row};
 use super::term::{self, Paint};
@@ -77,6 +77,11 @@ async fn show(client: &Client, args: &Args, globals: &Globals) -> Result<String,
     Ok(detail(&policy, &tasks, now, paint))
 }
 
+/// One policy in detail, from the API's object.
+pub(crate) fn describe(policy: Value, paint: Paint) -> Result<String, CliError> {
+    Ok(detail(&read(policy)?, &[], Timestamp::now(), paint))
+}
+
 fn table(answer: Value, now: Timestamp, paint: Paint) -> Result<String, CliError> {
     let list: PolicyList = read(answer)?;
     if list.policies.is_empty() {
@@ -117,12 +122,12 @@ fn detail(policy: &Policy, tasks: &[Task], now: Timestamp, paint: Paint) -> Stri
     if let Some(value) = &policy.bounds_override {
         put("override", &paint.yellow(rows::limits(value, now).trim_start()));
     }
-    if let Some(value) = &policy.ended {
-        put("ended", &paint.red(&words(value)));
+    if let Some(ended) = &policy.ended {
+        put("ended", &paint.red(&format!("{} ({}, code {})", ended.reason, ended.by, ended.code)));
     }
-    if let Some(error) = &policy.script.error {
-        for (i, line) in words(error).lines().enumerate() {
-            put(if i == 0 { "error" } else { "" }, &paint.red(line));
+    for (label, error) in [("not loaded", &policy.script.refused), ("error", &policy.script.error)] {
+        for (i, line) in error.iter().flat_map(|error| error.report.lines()).enumerate() {
+            put(if i == 0 { label } else { "" }, &paint.red(line));
         }
     }
     if !tasks.is_empty() {
@@ -133,8 +138,9 @@ fn detail(policy: &Policy, tasks: &[Task], now: Timestamp, paint: Paint) -> Stri
 }
 
 fn ticks(policy: &Policy, now: Timestamp) -> String {
-    let last = policy.last_tick.as_deref().and_then(|at| at.parse().ok());
-    let ago = last.map_or_else(String::new, |at| format!(", the last one {} ago", units::short(rows::between(at, now))));
+    let ago = policy
+        .last_tick
+        .map_or_else(String::new, |at| format!(", the last one {} ago", units::short(rows::between(at, now))));
     let stalled = if policy.stalled { ", stalled" } else { "" };
     format!("{}{ago}{stalled}", policy.ticks)
 }
@@ -155,10 +161,10 @@ fn counts(policy: &Policy) -> String {
 
 fn task_table(tasks: &[Task], now: Timestamp, paint: Paint) -> String {
     let width = tasks.iter().map(|task| task.id.chars().count()).max().unwrap_or(0).max(4);
-    let head = format!("{:<width$}  {:<8} {:>8} {:>7} {:>9} {:>6}  PLACE", "TASK", "STATE", "PID", "CPU", "MEMORY", "AGE");
+    let head =
+        format!("{:<width$}  {:<8} {:>8} {:>7} {:>9} {:>6}  PLACE", "TASK", "STATE", "PID", "CPU", "MEMORY", "AGE");
     let mut text = paint.dim(&head) + "\n";
     for task in tasks {
-        let started = task.started.as_deref().and_then(|at| at.parse().ok());
         writeln!(
             text,
             "{:<width$}  {:<8} {:>8} {:>7} {:>9} {:>6}  {}",
@@ -167,7 +173,7 @@ fn task_table(tasks: &[Task], now: Timestamp, paint: Paint) -> String {
             task.pid.map_or_else(|| "-".to_owned(), |pid| pid.to_string()),
             task.cpu_percent.map_or_else(|| "-".to_owned(), |cpu| format!("{cpu:.1} %")),
             task.memory_bytes.map_or_else(|| "-".to_owned(), |bytes| format!("{:.1}MiB", bytes as f64 / 1_048_576.0)),
-            started.map_or_else(|| "-".to_owned(), |at| units::short(rows::between(at, now))),
+            task.started.map_or_else(|| "-".to_owned(), |at| units::short(rows::between(at, now))),
             task.host.as_deref().unwrap_or("-"),
         )
         .expect("invariant: writing to a string cannot fail");

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use super::exit::{CliError, Exit};
 use super::files::{self, NewFile};
 use super::names::TYPES_FILE;
-use super::term;
+use super::{host, term};
 
 /// What `types` takes.
 #[derive(Debug, clap::Args)]
@@ -25,9 +25,9 @@ Examples:
 /// Writes the file, or prints it.
 pub(crate) fn run(args: &Args) -> Result<Exit, CliError> {
     match &args.dir {
-        None => term::print(&luacats())?,
+        None => term::print(&host::luacats())?,
         Some(dir) => {
-            let files = [NewFile { path: dir.join(TYPES_FILE), text: luacats() }];
+            let files = [NewFile { path: dir.join(TYPES_FILE), text: host::luacats() }];
             files::write_all(&files, true)?;
             term::print(&files::list(&files))?;
         }
