@@ -1,11 +1,8 @@
-//! A backend of one's own: tasks that are threads of this program, each counting.
-//!
-//! `cargo run --example backend` holds four of them for five seconds. A task is known by the id that the host chose;
-//! launching an id twice starts one task; every task is reported gone exactly once.
+//! A backend of one's own: tasks that live in this program and count. `cargo run --example backend` holds four.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -15,13 +12,11 @@ use setpoint::runtime::{Engine, EngineConfig, PolicySource};
 use tokio::sync::mpsc::Sender;
 use tokio::task::JoinHandle;
 
-const POLICY: &str = r#"
-return {
+const POLICY: &str = r#"return {
   interval = "200ms",
   workload = { backend = "counters", command = "count", min = 0, max = 10 },
   control = { law = "count", n = 4 },
-}
-"#;
+}"#;
 
 #[derive(Default)]
 struct Counters {
@@ -31,6 +26,10 @@ struct Counters {
 }
 
 impl Counters {
+    fn tasks(&self) -> MutexGuard<'_, BTreeMap<TaskId, JoinHandle<()>>> {
+        self.tasks.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     async fn report(&self, id: TaskId, state: TaskState, exit: Option<Exit>) {
         if let Some(updates) = self.updates.get() {
             updates.send(TaskUpdate { id, state, healthy: None, placement: None, exit }).await.ok();
@@ -56,7 +55,7 @@ impl TaskBackend for Counters {
     async fn launch(&self, requests: Vec<LaunchRequest>) -> Result<(), BackendError> {
         for request in requests {
             let total = Arc::clone(&self.total);
-            self.tasks.lock().unwrap_or_else(PoisonError::into_inner).entry(request.id.clone()).or_insert_with(|| {
+            self.tasks().entry(request.id.clone()).or_insert_with(|| {
                 tokio::spawn(async move {
                     loop {
                         total.fetch_add(1, Ordering::Relaxed);
@@ -71,9 +70,7 @@ impl TaskBackend for Counters {
 
     async fn kill(&self, tasks: Vec<TaskId>, _grace: Duration) -> Result<(), BackendError> {
         for id in tasks {
-            if let Some(task) = self.tasks.lock().unwrap_or_else(PoisonError::into_inner).remove(&id) {
-                task.abort();
-            }
+            self.tasks().remove(&id).inspect(JoinHandle::abort);
             self.report(id, TaskState::Gone, Some(Exit::Code { code: 0 })).await;
         }
         Ok(())
@@ -96,13 +93,6 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         ..EngineConfig::default()
     })
     .await?;
-    let handle = engine.handle();
-    tokio::spawn(async move {
-        loop {
-            tokio::time::sleep(Duration::from_secs(1)).await;
-            println!("{} tasks run", handle.tasks().len());
-        }
-    });
     let end = engine.run(tokio::sync::mpsc::channel(1).1).await;
     println!("counted to {}; {}", counters.total.load(Ordering::Relaxed), end.reason);
     Ok(())

@@ -82,7 +82,9 @@ pub fn plan(situation: &Situation, intents: &[Intent], known: impl Fn(&TaskId) -
                 plan.cut(Guard::Backoff, *n, allowed, 1, || "failing tasks are backed off".to_owned());
                 let granted = allowed.min(room);
                 room -= granted;
-                plan.cut(Guard::Intent, allowed, granted, 1, || format!("launches cut to max {}", situation.bounds.max));
+                plan.cut(Guard::Intent, allowed, granted, 1, || {
+                    format!("launches cut to max {}", situation.bounds.max)
+                });
                 plan.launch(granted, template.clone(), situation.by);
             }
             Intent::Kill { n } => {

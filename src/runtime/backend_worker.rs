@@ -104,10 +104,7 @@ impl BackendWorker {
     }
 }
 
-async fn durable(
-    backend: &str,
-    after: Option<oneshot::Receiver<Result<(), StoreError>>>,
-) -> Result<(), BackendError> {
+async fn durable(backend: &str, after: Option<oneshot::Receiver<Result<(), StoreError>>>) -> Result<(), BackendError> {
     let Some(after) = after else { return Ok(()) };
     let message = match after.await {
         Ok(Ok(())) => return Ok(()),

@@ -65,7 +65,11 @@ impl Engine {
         let (update_sender, updates) = mpsc::channel(INBOX);
         let (command_sender, commands) = mpsc::channel(256);
         let published = Arc::new(Published::default());
-        let watch = if config.watch { Some(Watch::start(config.poll, events.clone()).map_err(StartError::Threads)?) } else { None };
+        let watch = if config.watch {
+            Some(Watch::start(config.poll, events.clone()).map_err(StartError::Threads)?)
+        } else {
+            None
+        };
         let mut control_loop = Loop::new(LoopParts {
             host,
             store,
@@ -211,10 +215,9 @@ fn check_params(params: &BTreeMap<String, String>, loaded: &[Loaded]) -> Result<
         .collect();
     match params.keys().find(|key| !declared.contains(*key)) {
         None => Ok(()),
-        Some(key) => Err(StartError::UnknownParam {
-            key: key.clone(),
-            near: nearest(key, declared.iter().map(String::as_str)),
-        }),
+        Some(key) => {
+            Err(StartError::UnknownParam { key: key.clone(), near: nearest(key, declared.iter().map(String::as_str)) })
+        }
     }
 }
 

@@ -413,7 +413,9 @@ impl Policy {
             .ledger
             .tasks()
             .filter(|task| task.state < TaskState::Killing && task.by != By::Helper)
-            .map(|task| ((task.state, task.ready.is_some(), std::cmp::Reverse((task.started, task.id.clone()))), &task.id))
+            .map(|task| {
+                ((task.state, task.ready.is_some(), std::cmp::Reverse((task.started, task.id.clone()))), &task.id)
+            })
             .collect();
         alive.sort();
         alive.into_iter().take(n as usize).map(|(_, id)| id.clone()).collect()

@@ -107,7 +107,7 @@ impl Watching {
                 self.next_poll = now + self.poll;
                 let all: Vec<PathBuf> = self.files.keys().chain(self.dirs.keys()).cloned().collect();
                 for path in all {
-                    self.pending.entry(path).or_insert(now.checked_sub(SETTLE).unwrap());
+                    self.pending.entry(path).or_insert(now);
                 }
             }
             if !self.report_settled(now) {
@@ -123,8 +123,12 @@ impl Watching {
             let look = look(&path);
             self.files.entry(path).or_insert(look);
         }
-        self.dirs = dirs.into_iter().map(|dir| (dir.clone(), self.dirs.get(&dir).copied().unwrap_or_else(|| listing(&dir)))).collect();
-        let parents: BTreeSet<PathBuf> = self.files.keys().map(|file| parent(file)).chain(self.dirs.keys().cloned()).collect();
+        self.dirs = dirs
+            .into_iter()
+            .map(|dir| (dir.clone(), self.dirs.get(&dir).copied().unwrap_or_else(|| listing(&dir))))
+            .collect();
+        let parents: BTreeSet<PathBuf> =
+            self.files.keys().map(|file| parent(file)).chain(self.dirs.keys().cloned()).collect();
         let Some(watcher) = &mut self.watcher else { return };
         for gone in self.watched.difference(&parents) {
             // A folder that went has unwatched itself.
@@ -141,7 +145,9 @@ impl Watching {
     /// Something happened in a watched folder: a file of ours by name, or something that ours may go through.
     fn notified(&mut self, event: &notify::Event) {
         let counts = match event.kind {
-            EventKind::Access(AccessKind::Close(AccessMode::Write)) | EventKind::Create(_) | EventKind::Remove(_) => true,
+            EventKind::Access(AccessKind::Close(AccessMode::Write)) | EventKind::Create(_) | EventKind::Remove(_) => {
+                true
+            }
             EventKind::Modify(kind) => !matches!(kind, ModifyKind::Data(_)),
             EventKind::Any | EventKind::Other => true,
             EventKind::Access(_) => false,
@@ -213,7 +219,8 @@ fn look(path: &Path) -> Look {
 
 /// A hash of the names in a folder; an unreadable folder is an empty one, its files are looked at by themselves.
 fn listing(dir: &Path) -> u64 {
-    let mut names: Vec<_> = std::fs::read_dir(dir).into_iter().flatten().flatten().map(|entry| entry.file_name()).collect();
+    let mut names: Vec<_> =
+        std::fs::read_dir(dir).into_iter().flatten().flatten().map(|entry| entry.file_name()).collect();
     names.sort();
     let mut hasher = DefaultHasher::new();
     for name in names {

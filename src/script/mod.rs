@@ -372,8 +372,18 @@ pub struct Acted {
 #[derive(Clone)]
 pub struct ScriptHost;
 impl ScriptHost {
- /// x
- pub fn new(_l: Limits, _p: Permissions, _n: Natives, _io: tokio::runtime::Handle, _t: usize) -> Result<Self, std::io::Error> { Ok(Self) }
- /// x
- pub async fn load(&self, _r: LoadRequest) -> Result<LoadedFile, Vec<ScriptError>> { unimplemented!() }
+    /// x
+    pub fn new(
+        _l: Limits,
+        _p: Permissions,
+        _n: Natives,
+        _io: tokio::runtime::Handle,
+        _t: usize,
+    ) -> Result<Self, std::io::Error> {
+        Ok(Self)
+    }
+    /// x
+    pub async fn load(&self, _r: LoadRequest) -> Result<LoadedFile, Vec<ScriptError>> {
+        unimplemented!()
+    }
 }

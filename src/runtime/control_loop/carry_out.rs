@@ -24,8 +24,8 @@ use super::super::event::Event;
 use super::super::policy::{Drain, Phase};
 use super::super::record::Write;
 use super::super::ticker::Timer;
-use super::tick::{deadline, with_plan};
 use super::Loop;
+use super::tick::{deadline, with_plan};
 
 impl Loop {
     /// Records and carries out a plan; `order` is what `victims` said.
@@ -40,7 +40,8 @@ impl Loop {
             if wanted <= victims.len() {
                 break;
             }
-            let alive = policy.ledger.get(&id).is_some_and(|task| task.state < TaskState::Killing && task.by != By::Helper);
+            let alive =
+                policy.ledger.get(&id).is_some_and(|task| task.state < TaskState::Killing && task.by != By::Helper);
             if alive && !victims.contains(&id) {
                 victims.push(id);
             }
@@ -168,7 +169,8 @@ impl Loop {
     ) {
         let Some(policy) = self.policies.get(key).and_then(Option::as_ref) else { return };
         let name = policy.name.clone();
-        let mut groups: std::collections::BTreeMap<(Arc<str>, Duration), Vec<TaskId>> = std::collections::BTreeMap::new();
+        let mut groups: std::collections::BTreeMap<(Arc<str>, Duration), Vec<TaskId>> =
+            std::collections::BTreeMap::new();
         for id in ids {
             if let Some(task) = policy.ledger.get(id) {
                 groups.entry((Arc::clone(&task.backend), task.grace)).or_default().push(id.clone());
@@ -260,12 +262,13 @@ impl Loop {
 
     /// A replacement is due, or a drain is over.
     pub(super) fn on_wake(&mut self, key: usize) {
-        let ready = self.policies.get(key).and_then(Option::as_ref).and_then(|policy| policy.spec()).is_some_and(|spec| {
-            matches!(
-                self.backend_states.get(&spec.workload.backend),
-                Some(super::BackendState::Ready | super::BackendState::Failing(_))
-            )
-        });
+        let ready =
+            self.policies.get(key).and_then(Option::as_ref).and_then(|policy| policy.spec()).is_some_and(|spec| {
+                matches!(
+                    self.backend_states.get(&spec.workload.backend),
+                    Some(super::BackendState::Ready | super::BackendState::Failing(_))
+                )
+            });
         if ready {
             self.launch_due(key);
         }

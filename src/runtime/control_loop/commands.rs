@@ -40,7 +40,8 @@ impl Loop {
             Command::Resume { policy } => self.change(policy, |policy| policy.paused = None),
             Command::Override { policy, min, max, for_, force, reason } => {
                 let key = self.find(policy)?;
-                let over = Override { min: *min, max: *max, until: until(self.clock.wall(), *for_)?, reason: reason.clone() };
+                let over =
+                    Override { min: *min, max: *max, until: until(self.clock.wall(), *for_)?, reason: reason.clone() };
                 self.check_override(key, &over, *force)?;
                 let answer = self.change(policy, |policy| policy.bounds = Some(over))?;
                 self.tick_now(key);
@@ -132,7 +133,9 @@ impl Loop {
         };
         let highest = over.max.max(over.min).unwrap_or(0);
         if own < highest && !force {
-            return Err(CommandError::Invalid(format!("{highest} is above the policy's own max {own}; `force` allows it")));
+            return Err(CommandError::Invalid(format!(
+                "{highest} is above the policy's own max {own}; `force` allows it"
+            )));
         }
         Ok(())
     }
@@ -272,10 +275,8 @@ fn answer(request: Request, result: CommandResult) {
 }
 
 fn until(wall: SystemTime, for_: Option<Duration>) -> Result<Option<SystemTime>, CommandError> {
-    for_.map(|for_| {
-        wall.checked_add(for_).ok_or_else(|| CommandError::Invalid(format!("{for_:?} is too long a time")))
-    })
-    .transpose()
+    for_.map(|for_| wall.checked_add(for_).ok_or_else(|| CommandError::Invalid(format!("{for_:?} is too long a time"))))
+        .transpose()
 }
 
 /// The nearest of some names, when it is near enough to be what was meant.

@@ -143,8 +143,7 @@ impl Loop {
         let done = |policy: &&Policy| {
             policy.ended.as_ref().filter(|ended| matches!(ended.by.as_str(), "stop" | "max_failures")).cloned()
         };
-        let live: Vec<&Policy> =
-            self.policies.iter().flatten().filter(|policy| policy.active.is_some()).collect();
+        let live: Vec<&Policy> = self.policies.iter().flatten().filter(|policy| policy.active.is_some()).collect();
         let ended: Vec<Ended> = live.iter().filter_map(done).collect();
         let fleets = self.sources.iter().any(|source| source.fleet.is_some());
         let all = !live.is_empty() && ended.len() == live.len() && !fleets;

@@ -17,8 +17,8 @@ use super::super::policy::{Generation, Phase, Policy};
 use super::super::record::{Ended, PolicyRecord, SourceRecord, Write};
 use super::super::ticker::{Timer, first_delay};
 use super::super::view::StreamEvent;
-use super::tick::deadline;
 use super::Loop;
+use super::tick::deadline;
 
 /// A deleted file's policies are retired after this long; editors that replace files are back sooner.
 const RETIRE_AFTER: Duration = Duration::from_secs(5);
@@ -99,8 +99,11 @@ impl Source {
     /// What to ask the script host for.
     pub(crate) fn request(&self, params: &BTreeMap<String, String>, backends: Vec<String>) -> LoadRequest {
         let own = format!("{}.", self.name);
-        let mut chosen: BTreeMap<String, String> =
-            params.iter().filter(|(key, _)| !key.contains('.')).map(|(key, value)| (key.clone(), value.clone())).collect();
+        let mut chosen: BTreeMap<String, String> = params
+            .iter()
+            .filter(|(key, _)| !key.contains('.'))
+            .map(|(key, value)| (key.clone(), value.clone()))
+            .collect();
         for (key, value) in params {
             if let Some(key) = key.strip_prefix(&own) {
                 chosen.insert(key.to_owned(), value.clone());
@@ -146,8 +149,12 @@ impl Loop {
 
     /// Once every source is in: what has no file is retired.
     pub(crate) fn retire_leftovers(&mut self) {
-        let fleets: Vec<String> =
-            self.sources.iter().filter(|source| source.fleet.is_some()).map(|source| format!("{}/", source.name)).collect();
+        let fleets: Vec<String> = self
+            .sources
+            .iter()
+            .filter(|source| source.fleet.is_some())
+            .map(|source| format!("{}/", source.name))
+            .collect();
         for key in 0..self.policies.len() {
             let Some(policy) = self.policy(key) else { continue };
             let loading = policy.next.is_some() || matches!(policy.phase, Phase::Migrating(_));
@@ -167,7 +174,8 @@ impl Loop {
         let backends = self.backends.keys().cloned().collect();
         let source = &mut self.sources[index];
         source.serial += 1;
-        let (serial, request, host) = (source.serial, source.request(&self.settings.params, backends), self.host.clone());
+        let (serial, request, host) =
+            (source.serial, source.request(&self.settings.params, backends), self.host.clone());
         self.spawn(async move {
             let result = host.load(request).await;
             Event::Loaded { source: index, serial, result }
@@ -280,7 +288,9 @@ impl Loop {
 
     /// Gives a policy (a new one, if there is none of this name) a generation to take over with.
     fn offer(&mut self, index: usize, name: &PolicyName, generation: Generation) -> usize {
-        let key = if let Some(key) = self.names.get(name) { *key } else {
+        let key = if let Some(key) = self.names.get(name) {
+            *key
+        } else {
             let policy = self.new_policy(name.clone(), PolicyRecord::default(), Ledger::default());
             let key = self.policies.iter().position(Option::is_none).unwrap_or(self.policies.len());
             if key == self.policies.len() {
@@ -364,8 +374,10 @@ impl Loop {
             self.totals.reloads += 1;
             tracing::info!(policy = %name, generation, "reloaded");
         }
-        let ids: Vec<_> =
-            self.policy(key).map(|policy| policy.ledger.tasks().map(|task| task.id.clone()).collect()).unwrap_or_default();
+        let ids: Vec<_> = self
+            .policy(key)
+            .map(|policy| policy.ledger.tasks().map(|task| task.id.clone()).collect())
+            .unwrap_or_default();
         for id in ids {
             self.owners.insert(id, key);
         }
@@ -402,7 +414,9 @@ impl Loop {
         for index in 0..self.sources.len() {
             let source = &self.sources[index];
             let touched = match &source.origin {
-                SourceOrigin::File(file) => paths.contains(file) || source.required.iter().any(|file| paths.contains(file)),
+                SourceOrigin::File(file) => {
+                    paths.contains(file) || source.required.iter().any(|file| paths.contains(file))
+                }
                 SourceOrigin::Text(_) => false,
             };
             if touched {
@@ -530,6 +544,7 @@ impl Loop {
         for row in rows {
             self.take_row(index, row);
         }
+        self.find_stored_rows(index);
         self.miss_rows(index, &names);
     }
 
@@ -549,11 +564,12 @@ impl Loop {
                 return;
             }
         };
-        let same = source.rows.get(&row.name).and_then(|known| self.policies[known.key].as_ref()).is_some_and(|policy| {
-            let runs = |generation: &Generation| Arc::ptr_eq(&generation.policy.script, &loaded.script);
-            let migrating = matches!(&policy.phase, Phase::Migrating(next) if runs(next));
-            policy.active.as_ref().is_some_and(runs) || policy.next.as_deref().is_some_and(runs) || migrating
-        });
+        let same =
+            source.rows.get(&row.name).and_then(|known| self.policies[known.key].as_ref()).is_some_and(|policy| {
+                let runs = |generation: &Generation| Arc::ptr_eq(&generation.policy.script, &loaded.script);
+                let migrating = matches!(&policy.phase, Phase::Migrating(next) if runs(next));
+                policy.active.as_ref().is_some_and(runs) || policy.next.as_deref().is_some_and(runs) || migrating
+            });
         let key = if same {
             self.sources[index].rows[&row.name].key
         } else {
@@ -561,6 +577,18 @@ impl Loop {
             self.offer(index, &name, generation)
         };
         self.sources[index].rows.insert(row.name, Row { key, misses: 0 });
+    }
+
+    /// Rows of an earlier run that were not discovered are missing like any other.
+    fn find_stored_rows(&mut self, index: usize) {
+        let prefix = format!("{}/", self.sources[index].name);
+        for key in 0..self.policies.len() {
+            let Some(policy) = self.policies[key].as_ref() else { continue };
+            let Some(row) = policy.name.as_str().strip_prefix(&prefix).map(str::to_owned) else { continue };
+            if policy.source.is_none() && policy.active.is_none() && policy.ended.is_none() {
+                self.sources[index].rows.entry(row).or_insert(Row { key, misses: 0 });
+            }
+        }
     }
 
     /// Counts the rows that were not there this time; more than half at once needs more to agree.
@@ -589,9 +617,10 @@ impl Loop {
             source.rows.iter().filter(|(_, row)| over(row)).map(|(name, row)| (name.clone(), row.key)).collect();
         for (name, key) in gone {
             self.sources[index].rows.remove(&name);
-            let keep = self.policy(key).and_then(|policy| policy.spec().cloned()).is_some_and(|spec| {
-                spec.workload.on_gone == crate::core::policy::OnEnd::Keep
-            });
+            let keep = self
+                .policy(key)
+                .and_then(|policy| policy.spec().cloned())
+                .is_some_and(|spec| spec.workload.on_gone == crate::core::policy::OnEnd::Keep);
             if keep {
                 self.retire(key, "its row is gone, its tasks are kept");
                 continue;

@@ -80,7 +80,8 @@ impl Loop {
         self.ask_drains(key);
 
         let Some(policy) = self.policy(key) else { return };
-        let penalty = policy.penalty.as_ref().filter(|penalty| now < penalty.until).map(|penalty| Arc::clone(&penalty.error));
+        let penalty =
+            policy.penalty.as_ref().filter(|penalty| now < penalty.until).map(|penalty| Arc::clone(&penalty.error));
         let (Some(script), Some(spec)) = (policy.script(), policy.spec().cloned()) else { return };
         let serial = policy.next_serial();
         policy.phase = Phase::Observing;
@@ -281,13 +282,7 @@ impl Loop {
     }
 
     /// What others run: the returned number is in flight until `count` shows it.
-    fn accept(
-        &mut self,
-        key: usize,
-        mut decision: Decision,
-        accepted: Option<u32>,
-        at: crate::core::time::Timestamp,
-    ) {
+    fn accept(&mut self, key: usize, mut decision: Decision, accepted: Option<u32>, at: crate::core::time::Timestamp) {
         let Some(policy) = self.policy(key) else { return };
         let wanted = u32::try_from(decision.adjustment.unsigned_abs()).unwrap_or(u32::MAX);
         let accepted = accepted.unwrap_or(wanted).min(wanted);
@@ -429,8 +424,7 @@ impl Loop {
     pub(super) fn script_error(&mut self, key: usize, error: ScriptError, held: Option<String>) {
         *self.totals.script_errors.entry((error.hook.as_str(), error.kind.as_str())).or_default() += 1;
         let Some(policy) = self.policy(key) else { return };
-        let held: Arc<str> =
-            held.unwrap_or_else(|| format!("held at {} tasks", policy.counts().desired())).into();
+        let held: Arc<str> = held.unwrap_or_else(|| format!("held at {} tasks", policy.counts().desired())).into();
         let name = policy.name.clone();
         let repeated = policy.error.as_ref().is_some_and(|before| **before == error);
         let error = Arc::new(error);
@@ -457,7 +451,7 @@ impl Loop {
 
 /// How long a call may take: most of the interval, so that it is over when the next tick is due.
 pub(super) fn deadline(interval: Duration) -> Duration {
-    interval.checked_sub((interval / 20).min(Duration::from_millis(20))).unwrap()
+    interval.saturating_sub((interval / 20).min(Duration::from_millis(20)))
 }
 
 /// Whether an observation needs a visit to the VM at all.
@@ -521,11 +515,7 @@ fn log_decision(name: &PolicyName, decision: &Decision, acted: i64) {
 }
 
 /// A decision for show: nothing is remembered and nothing carried out.
-pub(crate) fn rehearse(
-    spec: &PolicySpec,
-    state: PolicyState,
-    observation: &Observation,
-) -> Decision {
+pub(crate) fn rehearse(spec: &PolicySpec, state: PolicyState, observation: &Observation) -> Decision {
     decide(&Config::from(spec), state, observation).0
 }
 

@@ -64,7 +64,8 @@ impl Loop {
                     Some(BackendState::Recovering { attempts }) => attempts + 1,
                     _ => 1,
                 };
-                let delay = Duration::from_millis(500).saturating_mul(1 << attempts.min(6)).min(Duration::from_secs(30));
+                let delay =
+                    Duration::from_millis(500).saturating_mul(1 << attempts.min(6)).min(Duration::from_secs(30));
                 tracing::warn!(backend = %name, error = %error, "backend does not answer, tried again in {delay:?}");
                 self.problems.insert(format!("backend {name}"), error.to_string());
                 self.backend_states.insert(name.to_owned(), BackendState::Recovering { attempts });
@@ -153,15 +154,8 @@ impl Loop {
         };
         let Some(policy) = self.policy(key) else { return };
         let rules = policy.rules.clone();
-        let change = policy.ledger.apply(
-            &update.id,
-            update.state,
-            update.healthy,
-            update.placement,
-            update.exit,
-            at,
-            &rules,
-        );
+        let change =
+            policy.ledger.apply(&update.id, update.state, update.healthy, update.placement, update.exit, at, &rules);
         let Some(change) = change else { return };
         policy.tasks_changed();
         let name = policy.name.clone();
@@ -214,8 +208,7 @@ impl Loop {
     /// Shows tasks as they are now.
     pub(super) fn show_tasks(&mut self, key: usize, ids: &[TaskId]) {
         let Some(policy) = self.policies.get(key).and_then(Option::as_ref) else { return };
-        let views: Vec<_> =
-            ids.iter().filter_map(|id| policy.ledger.get(id)).map(|task| policy.view(task)).collect();
+        let views: Vec<_> = ids.iter().filter_map(|id| policy.ledger.get(id)).map(|task| policy.view(task)).collect();
         {
             let mut tasks = write_lock(&self.published.tasks);
             for view in &views {
