@@ -2,6 +2,7 @@
 //!
 //! Every process that a test starts carries the test's own policy name in its environment; a guard ends what
 //! is left of them, also when the test fails.
+#![expect(clippy::unwrap_used, reason = "what the tests stand on may panic as the tests themselves may")]
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -36,8 +37,8 @@ impl Drop for Guard {
     fn drop(&mut self) {
         for group in pids().filter(|pid| variable(*pid, "SETPOINT_POLICY").as_deref() == Some(self.0.as_str())) {
             if let (Some(group), Some(pid)) = (Pid::from_raw(stat(group).pgrp), Pid::from_raw(group)) {
-                drop(kill_process_group(group, Signal::KILL));
-                drop(kill_process(pid, Signal::KILL));
+                kill_process_group(group, Signal::KILL).ok();
+                kill_process(pid, Signal::KILL).ok();
             }
         }
     }
@@ -194,7 +195,7 @@ fn variable(pid: i32, name: &str) -> Option<String> {
 }
 
 fn is_running(pid: u32) -> bool {
-    !matches!(&*stat(pid as i32).state, "" | "Z" | "X")
+    !matches!(&*stat(pid.cast_signed()).state, "" | "Z" | "X")
 }
 
 /// The processes of a task that run, found by the task's id in their environment.
@@ -202,7 +203,7 @@ fn processes(policy: &PolicyName, id: &str) -> BTreeSet<i32> {
     pids()
         .filter(|pid| variable(*pid, "SETPOINT_TASK_ID").as_deref() == Some(id))
         .filter(|pid| variable(*pid, "SETPOINT_POLICY").as_deref() == Some(policy.as_str()))
-        .filter(|pid| is_running(*pid as u32))
+        .filter(|pid| is_running(pid.cast_unsigned()))
         .collect()
 }
 
@@ -414,7 +415,7 @@ async fn a_kill_takes_the_whole_group_and_does_not_ask_twice() {
         let text = format!("{text} : >{}; while :; do sleep 0.1; done", at(id));
         fixture.launch(id, shell(&text)).await;
         says_so(&file(id)).await;
-        let pid = fixture.running(id).await.pid.unwrap() as i32;
+        let pid = fixture.running(id).await.pid.unwrap().cast_signed();
         kill_process(Pid::from_raw(pid).unwrap(), Signal::STOP).unwrap();
         eventually("it is stopped", || stat(pid).state == "T").await;
         fixture.kill(id, LONG).await;
@@ -447,7 +448,7 @@ async fn what_a_leader_leaves_behind_is_ended_before_it_is_gone() {
 
 /// CPU time in seconds and memory in bytes of a process group, as `/proc` has them.
 fn figures(group: u32) -> (f64, u64) {
-    let members = pids().map(stat).filter(|stat| stat.pgrp == group as i32);
+    let members = pids().map(stat).filter(|stat| stat.pgrp == group.cast_signed());
     let (ticks, pages) = members.fold((0, 0), |sum, stat| (sum.0 + stat.ticks, sum.1 + stat.rss_pages));
     let second = rustix::param::clock_ticks_per_second();
     (ticks as f64 / second as f64, pages * rustix::param::page_size() as u64)
@@ -484,6 +485,46 @@ async fn stats_are_what_proc_says() {
     assert_eq!(idle_stats.cpu_percent, Some(0.0));
     assert_eq!(idle_stats.memory_bytes, Some(figures(idle).1));
     assert!(0 < figures(idle).1);
+}
+
+/// The folder of a task's control group in one hierarchy, if it has one of ours.
+fn control_group(pid: u32, id: &str, file: &str) -> Option<PathBuf> {
+    let mounts = fs::read_to_string("/proc/mounts").unwrap();
+    let mounts = mounts.lines().filter(|line| line.starts_with("cgroup")).filter_map(|line| line.split(' ').nth(1));
+    let groups = fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap();
+    let paths = groups.lines().filter_map(|line| line.splitn(3, ':').nth(2)).filter(|path| path.ends_with(id));
+    let all = paths.flat_map(|path| mounts.clone().map(move |mount| PathBuf::from(format!("{mount}{path}"))));
+    all.into_iter().find(|folder| folder.join(file).exists())
+}
+
+#[tokio::test]
+async fn limits_hold_where_control_groups_may_be_made() {
+    let mut fixture = Fixture::new("limits", LocalConfig::default()).await;
+    let id = format!("limited-{}", std::process::id());
+    let limited = |template| TaskTemplate { cpus: Some(0.5), memory: Some(32 << 20), ..template };
+    fixture.launch(&id, limited(sleeper())).await;
+    let pid = fixture.running(&id).await.pid.unwrap();
+    let quota = |file| control_group(pid, &id, file).map(|folder| fs::read_to_string(folder.join(file)).unwrap());
+    let Some(quota) = quota("cpu.cfs_quota_us").or_else(|| quota("cpu.max")) else {
+        eprintln!("skipped: no control group may be made here");
+        return;
+    };
+    assert_eq!(quota.split_whitespace().next(), Some("50000"));
+    let folder = control_group(pid, &id, "cgroup.procs").unwrap();
+    fixture.kill(&id, LONG).await;
+    assert_eq!(fixture.gone(&id).await, Exit::Signal { signal: 15 });
+    assert!(!folder.exists(), "{} is still there", folder.display());
+
+    // More than its memory: the kernel ends it, and so it does what a shell has started.
+    let hungry = "b = bytearray(256 << 20)";
+    fixture.launch("hungry", limited(argv(&["python3", "-c", hungry]))).await;
+    fixture.launch("hungry-child", limited(shell(&format!("python3 -c '{hungry}'; exit $?")))).await;
+    for id in ["hungry", "hungry-child"] {
+        assert_eq!(fixture.gone(id).await, Exit::OutOfMemory, "{id}");
+    }
+    // An end of the same kind that memory has nothing to do with.
+    fixture.launch("killed", limited(shell("kill -9 $$"))).await;
+    assert_eq!(fixture.gone("killed").await, Exit::Signal { signal: 9 });
 }
 
 // ---------------------------------------------------------------------------------------------------------
@@ -683,7 +724,7 @@ async fn a_crashed_program_s_tasks_are_told_apart() {
     for id in ["recorded", "unrecorded"] {
         eventually("it has its child", || 2 <= processes(&policy, id).len()).await;
     }
-    let pid = Pid::from_raw(placement("recorded").pid.unwrap() as i32).unwrap();
+    let pid = Pid::from_raw(placement("recorded").pid.unwrap().cast_signed()).unwrap();
     kill_process(pid, Signal::KILL).unwrap();
     assert_eq!(fixture.gone("recorded").await, Exit::Unknown);
     fixture.kill("unrecorded", LONG).await;

@@ -10,6 +10,7 @@
 //! - `Gone` means that nothing of the task's process group runs any more;
 //! - nothing is signalled by a bare pid: it is a child, or its start time was compared.
 
+mod cgroup;
 mod ports;
 mod process;
 mod procfs;
@@ -36,6 +37,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use self::cgroup::{Group, Limits};
 use self::process::{Process, Watching};
 use self::recover::{Plan, Snapshot};
 use self::registry::Registry;
@@ -70,6 +72,8 @@ pub struct LocalConfig {
     pub log_dir: Option<PathBuf>,
     /// The ports that tasks are given, first and last included.
     pub ports: RangeInclusive<u16>,
+    /// Whether `cpus` (a ceiling, in cores) and `memory` of a task are enforced, where control groups may be made.
+    pub limits: bool,
     /// Time between TERM and KILL for what is left of a task's process group when its leader has ended by itself, and
     /// for marked processes that belong to no known task.
     pub leftover_grace: Duration,
@@ -83,6 +87,7 @@ impl Default for LocalConfig {
             mark: None,
             log_dir: None,
             ports: 31_000..=32_000,
+            limits: true,
             leftover_grace: Duration::from_secs(5),
             stop_grace: Duration::from_secs(3),
         }
@@ -134,6 +139,7 @@ impl LocalBackend {
             mark: mark.unwrap_or_else(|| "none".to_owned()),
             log_dir: config.log_dir,
             ports: ports::Pool::new(config.ports),
+            limits: config.limits.then(Limits::find),
         });
         let spawner = Spawner::start(Arc::clone(&setting))
             .map_err(|error| unavailable(format!("no thread could be started: {error}")))?;
@@ -172,7 +178,8 @@ impl LocalBackend {
         registry.set_group(&known.id, found.pid);
         drop(registry);
         let lease = self.shared.setting.ports.adopt(found.ports.clone());
-        let task = Task { id: known.id.clone(), policy: known.policy.clone(), process, lease, orders };
+        let group = self.shared.group(&known.id);
+        let task = Task { id: known.id.clone(), policy: known.policy.clone(), process, lease, group, orders };
         let update = task.placed(&self.shared, if killing { TaskState::Killing } else { TaskState::Running });
         Some((task, update))
     }
@@ -216,6 +223,7 @@ impl TaskBackend for LocalBackend {
         self.end_strays(&plan);
         for task in &known {
             let Some((task, update)) = self.adopt(task, &plan) else {
+                self.shared.group(&task.id).remove();
                 self.shared.report(worker::gone(&task.id, Exit::Unknown)).await;
                 continue;
             };
@@ -307,6 +315,11 @@ impl Shared {
             room = updates.reserve() => if let Ok(room) = room { room.send(update) },
             () = abandoned => tracing::debug!(task = %update.id, "nobody took a task's update during shutdown"),
         }
+    }
+
+    /// The control groups that an earlier run made for a task.
+    fn group(&self, id: &TaskId) -> Group {
+        self.setting.limits.as_ref().map(|limits| limits.existing(id)).unwrap_or_default()
     }
 
     fn token(&self, start: u64) -> Option<String> {
