@@ -604,6 +604,15 @@ async fn tasks_of_a_state_folder_outlive_their_backend() {
     drop(guard);
 }
 
+#[tokio::test]
+async fn tasks_without_a_state_folder_end_with_their_backend() {
+    let mut fixture = Fixture::new("ephemeral", LocalConfig::default()).await;
+    fixture.launch("a", shell("trap '' TERM; while :; do sleep 0.1; done")).await;
+    let pid = fixture.running("a").await.pid.unwrap();
+    drop(fixture.backend);
+    eventually("it has died", || !is_running(pid)).await;
+}
+
 /// Another program that has a backend: this test binary, running [`host`] alone.
 struct Host {
     child: Child,

@@ -58,8 +58,8 @@ const LONGEST_GRACE: Duration = Duration::from_secs(30 * 24 * 3600);
 /// How long an update waits for room once the backend shuts down: nobody may be reading any more.
 const LAST_WORDS: Duration = Duration::from_secs(1);
 
-/// How often, and how far apart, `/proc` is searched again for a task that may still be on its way.
-const LATE: (u32, Duration) = (3, Duration::from_millis(50));
+/// How far apart, and for how long, `/proc` is searched for a task that may still be on its way.
+const LATE: (Duration, Duration) = (Duration::from_millis(10), Duration::from_secs(2));
 
 /// How a [`LocalBackend`] runs its tasks.
 #[derive(Clone, Debug)]
@@ -166,6 +166,21 @@ impl LocalBackend {
         snapshot.map(|snapshot| snapshot.plan(known, own_group)).unwrap_or_default()
     }
 
+    /// The same, once no child of a crashed run is between fork and exec any more: such a one is found by nothing
+    /// that a task is known by, and would run unknown to anybody.
+    async fn settled_plan(&self, known: &[KnownTask]) -> Plan {
+        let end = Instant::now() + LATE.1;
+        let mut plan = self.plan(known).await;
+        // One look more in any case: for a moment after exec the environment cannot be read.
+        let mut again = !self.shared.setting.ephemeral;
+        while plan.missing && again {
+            again = plan.unborn && Instant::now() < end;
+            tokio::time::sleep(LATE.0).await;
+            plan = self.plan(known).await;
+        }
+        plan
+    }
+
     /// Watches a task of an earlier run again. None when it is not there (any more).
     fn adopt(&self, known: &KnownTask, plan: &Plan) -> Option<(Task, TaskUpdate)> {
         let found = plan.adopted.get(&known.id)?;
@@ -212,14 +227,7 @@ impl TaskBackend for LocalBackend {
     /// Sends one update for each known task before it returns: `updates` must be read meanwhile, or have as much room.
     async fn recover(&self, known: Vec<KnownTask>, updates: mpsc::Sender<TaskUpdate>) -> Result<(), BackendError> {
         self.shared.updates.set(updates).map_err(|_| refused("`recover` was called before; it is called once"))?;
-        let mut plan = self.plan(&known).await;
-        for _ in 0..LATE.0 {
-            if !plan.maybe_late || self.shared.setting.ephemeral {
-                break;
-            }
-            tokio::time::sleep(LATE.1).await;
-            plan = self.plan(&known).await;
-        }
+        let plan = self.settled_plan(&known).await;
         self.end_strays(&plan);
         for task in &known {
             let Some((task, update)) = self.adopt(task, &plan) else {

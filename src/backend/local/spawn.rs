@@ -93,7 +93,7 @@ pub(super) struct Spawner {
 impl Spawner {
     pub(super) fn start(setting: Arc<Setting>) -> io::Result<Self> {
         let (jobs, mut inbox) = mpsc::channel::<Job>(QUEUE);
-        thread::Builder::new().name("setpoint-spawner".into()).spawn(move || {
+        thread::Builder::new().name(procfs::SPAWNER.into()).spawn(move || {
             while let Some(job) = inbox.blocking_recv() {
                 let outcome = if job.orders.borrow().is_some() {
                     Err(StartError::Withdrawn)
