@@ -37,6 +37,7 @@ async fn live_through_two_minutes(fake: &Fake, name: &str) {
             policy.counts.running = if second < 20 { 0 } else { 1 + second / 20 };
             policy.counts.ready = policy.counts.running;
             policy.counts.asked = u32::from(second % 20 == 0);
+            policy.acted = i64::from(second % 20 == 0);
         });
         tokio::task::yield_now().await;
     }
@@ -53,6 +54,8 @@ async fn the_page_follows_the_engine() {
         shows_the_past(&browser).await;
         moves_with_new_ticks(&browser, &fake).await;
         shows_errors_as_text(&browser, &fake).await;
+        let failing = browser.client.screenshot().await.unwrap();
+        stops_showing_errors(&browser, &fake).await;
         takes_orders(&browser, &fake).await;
         // One call was refused on purpose; nothing else fails, and nothing is blocked.
         let complaints = browser.complaints().await;
@@ -63,9 +66,14 @@ async fn the_page_follows_the_engine() {
         browser.colour_scheme("dark").await;
         let dark = browser.client.screenshot().await.unwrap();
 
-        comes_back_after_a_restart(&browser, fake).await;
+        browser.client.set_window_size(420, 900).await.unwrap();
+        let addr = shows_a_lost_connection(&browser, fake).await;
+        let narrow = browser.client.screenshot().await.unwrap();
+        comes_back(&browser, addr).await;
 
-        let measured = browser.measure_screenshots(&[("page-light", light), ("page-dark", dark)]).await;
+        let shots =
+            [("page-light", light), ("page-dark", dark), ("page-failing", failing), ("page-narrow-lost", narrow)];
+        let measured = browser.measure_screenshots(&shots).await;
         assert!(measured.iter().all(|(colours, _)| *colours > 100), "not blank: {measured:?}");
         assert!(measured[0].1 > 0.7 && measured[1].1 < 0.4, "one is light and one is dark: {measured:?}");
     })
@@ -122,6 +130,9 @@ async fn shows_errors_as_text(browser: &Browser, fake: &Fake) {
     assert!(faults.contains("held at 7 tasks") && faults.contains("queue.lua:12:18: metric:"), "{faults}");
     assert!(faults.contains("<script>alert(1)</script>") && faults.contains("12 |   return redis"), "{faults}");
     browser.wait_for("document.querySelector('.badges').innerText.includes('script error')").await;
+}
+
+async fn stops_showing_errors(browser: &Browser, fake: &Fake) {
     fake.tick("queue", |policy| {
         policy.script.error = None;
         policy.sample = Some(Sample::value(3.0));
@@ -170,10 +181,16 @@ async fn takes_orders(browser: &Browser, fake: &Fake) {
     browser.wait_for("document.querySelectorAll('.tasks tbody tr').length === 1").await;
 }
 
-/// A lost connection shows, and goes on by itself once the server is back.
-async fn comes_back_after_a_restart(browser: &Browser, fake: Fake) {
+/// A lost connection shows; no page is left wider than a small screen.
+async fn shows_a_lost_connection(browser: &Browser, fake: Fake) -> SocketAddr {
     let addr = fake.stop().await;
     browser.wait_for("document.querySelector('#connection').innerText.includes('Connection lost')").await;
+    browser.wait_for("document.documentElement.scrollWidth <= innerWidth").await;
+    addr
+}
+
+/// The page goes on by itself once the server is back.
+async fn comes_back(browser: &Browser, addr: SocketAddr) {
     let fake = Fake::start_with(&["queue", "second"], HttpConfig::default(), addr).await;
     browser.wait_for("document.querySelector('#connection').innerText === 'Live'").await;
     browser.wait_for("document.querySelectorAll('article').length === 2").await;

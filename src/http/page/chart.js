@@ -10,6 +10,11 @@ const RIGHT = 10;
 const UPPER = { top: 16, bottom: 136 };
 const LOWER = { top: 156, bottom: 208 };
 
+/** The least time that a chart shows, while there is not more. */
+const SHORTEST_MS = 20_000;
+/** Round distances between two times on the axis, in seconds. */
+const TIME_STEPS = [5, 10, 15, 30, 60, 120, 300];
+
 const compact = new Intl.NumberFormat("en", { maximumSignificantDigits: 6, useGrouping: false });
 const huge = new Intl.NumberFormat("en", { notation: "scientific", maximumSignificantDigits: 4 });
 const clock = new Intl.DateTimeFormat([], { hour: "2-digit", minute: "2-digit", second: "2-digit", hour12: false });
@@ -49,6 +54,7 @@ export class Chart {
     this.setpoint = path("setpoint-line");
     this.sample = path("sample-line");
     this.bad = path("bad-marks");
+    this.acts = path("act-marks");
     this.dot = element("circle", { class: "sample-dot", r: 4 }, svg);
     this.cursor = element("line", { class: "cursor", y1: UPPER.top, y2: LOWER.bottom }, svg);
     this.listen();
@@ -83,9 +89,11 @@ export class Chart {
     return this.from + ((x - LEFT) / (this.width - LEFT - RIGHT)) * (this.until - this.from);
   }
 
-  /** Draws the points ({at, kind, value, setpoint, running, in_flight}, oldest first) of the time up to `until`. */
-  draw(points, until, windowMs, gapMs) {
+  /** Draws the points ({at, kind, value, setpoint, running, in_flight, acted}, oldest first) up to `until`. */
+  draw(points, until, longestMs, gapMs) {
     this.width = this.svg.clientWidth || 600;
+    // A policy that has just started fills the chart with the little that there is.
+    const windowMs = Math.min(Math.max(until - (points[0]?.at ?? 0) + 1000, SHORTEST_MS), longestMs);
     this.from = until - windowMs;
     this.until = until;
     const first = points.findIndex((point) => point.at >= this.from);
@@ -106,6 +114,7 @@ export class Chart {
     this.wanted.setAttribute("d", steps(runs, x, (p) => tasksY(p.running + p.in_flight)));
     this.running.setAttribute("d", area(runs, x, (p) => tasksY(p.running), tasksY(0)));
     this.bad.setAttribute("d", crosses(this.visible.filter((point) => point.value === null), x));
+    this.acts.setAttribute("d", triangles(this.visible.filter((point) => point.acted !== 0), x));
     this.drawDot(shown, x, y);
     this.drawAxes(niceTicks(low, high), y, mostTasks, tasksY, x, windowMs);
     this.drawCursor();
@@ -133,10 +142,10 @@ export class Chart {
     }
     for (const tick of [0, mostTasks]) {
       rule(tasksY(tick));
-      labels.push({ x: LEFT - 6, y: tasksY(tick) + 4, anchor: "end", text: figure(tick) });
+      labels.push({ x: LEFT - 6, y: tasksY(tick) + (tick === 0 ? 4 : 9), anchor: "end", text: figure(tick) });
     }
-    labels.push({ x: LEFT, y: LOWER.top - 6, anchor: "start", text: "tasks" });
-    const every = windowMs / 5;
+    labels.push({ x: LEFT - 6, y: LOWER.top - 3, anchor: "end", text: "tasks" });
+    const every = 1000 * (TIME_STEPS.find((step) => step * 6000 >= windowMs) ?? TIME_STEPS.at(-1));
     for (let at = Math.ceil(this.from / every) * every; at <= this.until; at += every) {
       grid += `M${x(at).toFixed(1)} ${UPPER.top}V${UPPER.bottom}M${x(at).toFixed(1)} ${LOWER.top}V${LOWER.bottom}`;
       const near = x(at) < LEFT + 26 || x(at) > right - 26;
@@ -165,8 +174,8 @@ export class Chart {
   describe(windowMs) {
     const last = this.visible.at(-1);
     const values = this.visible.map((point) => point.value).filter((value) => value !== null);
-    const minutes = Math.round(windowMs / 60_000);
-    const period = minutes === 1 ? "minute" : `${minutes} minutes`;
+    const seconds = Math.round(windowMs / 1000);
+    const period = seconds < 120 ? `${seconds} seconds` : `${Math.round(seconds / 60)} minutes`;
     const text = last === undefined
       ? `no ticks in the last ${period}`
       : `sample ${last.value === null ? last.kind : figure(last.value)}, setpoint ${figure(last.setpoint)}, ` +
@@ -257,4 +266,15 @@ function area(runs, x, y, base) {
 function crosses(points, x) {
   const y = UPPER.top - 11;
   return points.map((point) => `M${(x(point.at) - 4).toFixed(1)} ${y}l8 8m0 -8l-8 8`).join("");
+}
+
+/** Upwards for launches, downwards for kills. */
+function triangles(points, x) {
+  const top = LOWER.top - 9;
+  return points
+    .map((point) => {
+      const left = (x(point.at) - 4).toFixed(1);
+      return point.acted > 0 ? `M${left} ${top + 7}h8l-4 -7Z` : `M${left} ${top}h8l-4 7Z`;
+    })
+    .join("");
 }
