@@ -28,7 +28,7 @@ pub(crate) struct Args {
 }
 
 pub(crate) const EXAMPLES: &str = "\
-Every file is compiled and run once with all I/O stubbed, and the table that it returns is checked. Nothing is
+Every file is compiled and run once with all I/O stubbed, and the table that it returns is checked. Nothing is \
 launched, read or sent. Ends with 0 when all is well and with 78 when a policy is wrong.
 
 Examples:

@@ -18,7 +18,7 @@ use super::units;
 #[derive(Clone, Debug, clap::Args)]
 pub(crate) struct ServerArgs {
     /// Address of the running setpoint.
-    #[arg(long, value_name = "URL", env = names::ENV_SERVER, default_value = names::DEFAULT_SERVER)]
+    #[arg(long, value_name = "URL", env = names::ENV_SERVER, hide_env_values = true, default_value = names::DEFAULT_SERVER)]
     pub(crate) server: String,
 
     /// Its token, when it listens beyond loopback.
@@ -146,7 +146,7 @@ impl Client {
 
     fn unreachable(&self, error: reqwest::Error) -> CliError {
         let what = if error.is_timeout() { "no answer from setpoint at" } else { "cannot reach setpoint at" };
-        CliError::new(Exit::Unavailable, format!("{what} {}", self.base)).because(error.without_url()).hint(format!(
+        CliError::new(Exit::Unavailable, format!("{what} {}", self.base)).because(root_cause(&error)).hint(format!(
             "start it with `setpoint run PATH`, or say where it is with --server or {}",
             names::ENV_SERVER
         ))
@@ -160,6 +160,15 @@ impl Client {
         CliError::new(Exit::Unavailable, format!("{} answered {status}, not as setpoint does", self.base))
             .hint("is the address right? something else may be listening there")
     }
+}
+
+/// The innermost error: what the system said. The layers above it only repeat that a request failed.
+fn root_cause(error: &reqwest::Error) -> String {
+    let mut cause: &dyn std::error::Error = error;
+    while let Some(inner) = cause.source() {
+        cause = inner;
+    }
+    cause.to_string()
 }
 
 /// The body of an override.

@@ -21,7 +21,7 @@ pub(crate) struct Args {
     paths: Vec<PathBuf>,
 
     /// Address of the page and the API. Beyond loopback a token is needed.
-    #[arg(long, value_name = "ADDR", env = names::ENV_LISTEN, default_value = names::DEFAULT_LISTEN,
+    #[arg(long, value_name = "ADDR", env = names::ENV_LISTEN, hide_env_values = true, default_value = names::DEFAULT_LISTEN,
           value_parser = address, conflicts_with = "no_listen")]
     listen: SocketAddr,
 
@@ -34,7 +34,7 @@ pub(crate) struct Args {
     token: Option<String>,
 
     /// Keep state in this folder: tasks go on running after the end, and the next run adopts them.
-    #[arg(long, value_name = "DIR", env = names::ENV_STATE_DIR)]
+    #[arg(long, value_name = "DIR", env = names::ENV_STATE_DIR, hide_env_values = true)]
     state_dir: Option<PathBuf>,
 
     #[command(flatten)]
@@ -62,8 +62,8 @@ pub(crate) struct Args {
 }
 
 pub(crate) const EXAMPLES: &str = "\
-A folder is watched: policies in it start when they appear, and files that end in _test.lua are specs, not policies.
-Saved files take effect at the next tick; a file that is wrong never replaces the version that runs.
+A folder is watched: policies in it start when they appear, and files that end in _test.lua are specs, not \
+policies. Saved files take effect at the next tick; a file that is wrong never replaces the version that runs. \
 Without --state-dir nothing is kept, and the tasks are stopped at the end.
 
 Signals: HUP reads all files again; TERM or INT stops in order, twice at once.
