@@ -88,6 +88,10 @@ pub(crate) struct Tasks {
     pub(crate) in_flight: u32,
     pub(crate) killing: u32,
     pub(crate) desired: Option<u32>,
+    pub(crate) ready: u32,
+    pub(crate) asked: u32,
+    pub(crate) staging: u32,
+    pub(crate) waiting: u32,
 }
 
 /// Its last decision.

@@ -14,6 +14,7 @@ mod check;
 mod client;
 mod completion;
 mod dto;
+mod engine;
 mod eval;
 pub(crate) mod exit;
 mod files;

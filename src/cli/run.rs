@@ -4,11 +4,13 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use setpoint::runtime::Signal;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 
+use super::engine::{self, Plan};
 use super::exit::CliError;
-use super::host::{self, Plan, Signal};
+use super::host::Settings;
 use super::live::Screen;
 use super::params::{self, Params, Set};
 use super::{ConfigArgs, Globals, names, sources, units};
@@ -80,7 +82,7 @@ pub(crate) async fn run(args: &Args, globals: &Globals, screen: &Screen) -> Resu
     let plan = Plan {
         sources: sources::resolve(&args.paths)?,
         params: Params::new(&args.set),
-        config: args.config.clone(),
+        settings: Settings::read(&args.config)?,
         listen: (!args.no_listen).then_some(args.listen),
         token: args.token.clone(),
         state_dir: args.state_dir.clone(),
@@ -89,7 +91,7 @@ pub(crate) async fn run(args: &Args, globals: &Globals, screen: &Screen) -> Resu
         stop_tasks: args.stop_tasks,
         exit_on_stop: args.exit_on_stop,
     };
-    host::run(plan, signals, screen, globals.color.stderr()).await
+    engine::run(plan, signals, screen, globals.color.stderr()).await
 }
 
 fn address(text: &str) -> Result<SocketAddr, String> {
