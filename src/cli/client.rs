@@ -84,7 +84,7 @@ impl Client {
             #[serde(skip_serializing_if = "Option::is_none")]
             reason: Option<&'a str>,
         }
-        let body = Body { r#for: for_.map(exact), reason };
+        let body = Body { r#for: for_.map(units::exact), reason };
         self.send(Method::POST, &policy_path(name, "/pause"), Some(json!(body))).await
     }
 
@@ -185,11 +185,6 @@ pub(crate) struct OverrideBody {
     pub(crate) reason: Option<String>,
 }
 
-/// A duration as the API reads it, to the millisecond.
-pub(crate) fn exact(duration: Duration) -> String {
-    format!("{}ms", duration.as_millis())
-}
-
 fn refused(status: StatusCode, problem: Problem) -> CliError {
     let exit = match status {
         StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN | StatusCode::CONFLICT => Exit::Refused,
@@ -262,5 +257,5 @@ pub(crate) fn read<T: DeserializeOwned>(value: Value) -> Result<T, CliError> {
 
 /// How long a pause or an override lasts, in words.
 pub(crate) fn for_how_long(for_: Option<Duration>) -> String {
-    for_.map_or_else(|| "until further notice".to_owned(), |for_| format!("for {}", units::short(for_)))
+    for_.map_or_else(|| "until further notice".to_owned(), |for_| format!("for {}", units::exact(for_)))
 }

@@ -78,6 +78,8 @@ pub(crate) struct Ended {
 pub(crate) struct Sample {
     pub(crate) kind: String,
     pub(crate) value: Option<f64>,
+    /// What went wrong, for an error.
+    pub(crate) message: Option<String>,
 }
 
 /// Its tasks.

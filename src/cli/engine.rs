@@ -31,7 +31,8 @@ pub(crate) struct Plan {
     pub(crate) settings: Settings,
     /// Where the API listens; none is nowhere.
     pub(crate) listen: Option<SocketAddr>,
-    pub(crate) token: Option<String>,
+    /// Who may talk to it.
+    pub(crate) http: HttpConfig,
     pub(crate) state_dir: Option<PathBuf>,
     pub(crate) run_for: Option<Duration>,
     pub(crate) dry_run: bool,
@@ -48,10 +49,10 @@ pub(crate) async fn run(
 ) -> Result<u8, CliError> {
     // The address comes first: a second run by mistake must not touch a task.
     let listener = match plan.listen {
-        Some(address) => Some(http::bind(address, plan.token.is_some()).await.map_err(|e| not_listening(&e))?),
+        Some(address) => Some(http::bind(address, plan.http.token.is_some()).await.map_err(|e| not_listening(&e))?),
         None => None,
     };
-    let http_config = HttpConfig { token: plan.token.clone(), hosts: Vec::new() };
+    let http_config = plan.http.clone();
     let engine = Engine::start(config(plan)?).await.map_err(host::not_started)?;
     let handle = engine.handle();
     let stop = CancellationToken::new();

@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use setpoint::http::HttpConfig;
 use setpoint::runtime::Signal;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
@@ -30,6 +31,10 @@ pub(crate) struct Args {
     /// Serve no page and no API.
     #[arg(long)]
     no_listen: bool,
+
+    /// Name or address, without a port, under which others reach it; loopback and --listen's own need none.
+    #[arg(long, value_name = "NAME", conflicts_with = "no_listen")]
+    allow_host: Vec<String>,
 
     /// Token that every request must carry.
     #[arg(long, value_name = "TOKEN", env = names::ENV_TOKEN, hide_env_values = true)]
@@ -84,7 +89,7 @@ pub(crate) async fn run(args: &Args, globals: &Globals, screen: &Screen) -> Resu
         params: Params::new(&args.set),
         settings: Settings::read(&args.config)?,
         listen: (!args.no_listen).then_some(args.listen),
-        token: args.token.clone(),
+        http: http_config(args),
         state_dir: args.state_dir.clone(),
         run_for: args.for_,
         dry_run: args.dry_run,
@@ -92,6 +97,12 @@ pub(crate) async fn run(args: &Args, globals: &Globals, screen: &Screen) -> Resu
         exit_on_stop: args.exit_on_stop,
     };
     engine::run(plan, signals, screen, globals.color.stderr()).await
+}
+
+fn http_config(args: &Args) -> HttpConfig {
+    let mut hosts = args.allow_host.clone();
+    hosts.push(args.listen.ip().to_string());
+    HttpConfig { token: args.token.clone(), hosts }
 }
 
 fn address(text: &str) -> Result<SocketAddr, String> {

@@ -115,19 +115,44 @@ fn paths_that_give_no_policy_are_told_apart() {
             .into_iter()
             .map(|args| setpoint_in(dir.path(), args))
             .collect();
-    assert_snapshot!(text, @"");
+    assert_snapshot!(text, @r"
+    exit 74
+    --- stderr
+    error: there is no file, folder or bundled policy `thermostatt`
+    hint: did you mean the bundled policy `thermostat`?
+    exit 78
+    --- stderr
+    error: two policies are called `queue`
+      caused by: one/queue.lua and two/queue.lua
+    hint: rename one of the files
+    exit 78
+    --- stderr
+    error: there is no policy in the folder `specs`
+    hint: a policy is a file that ends in `.lua` and not in `_test.lua`
+    exit 74
+    --- stderr
+    error: there is no file, folder or bundled policy `missing.lua`
+    hint: `setpoint policies list` shows the bundled ones, `setpoint init` writes a first one
+    ");
 }
 
 #[test]
 fn a_host_that_is_not_there_is_unavailable() {
     // A port that was free a moment ago: nobody listens there.
     let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-    for verb in [&["status"][..], &["pause", "queue"], &["reload"], &["policies", "remove", "queue"]] {
-        let args = [verb, &["--server", &address.to_string()]].concat();
-        insta::with_settings!({ filters => [(r"127\.0\.0\.1:\d+", "ADDRESS")] }, {
-            assert_snapshot!(setpoint(&args), @"");
-        });
-    }
+    let address = address.to_string();
+    let verbs = [&["status"][..], &["pause", "queue"], &["reload"], &["policies", "remove", "queue"]];
+    let said = verbs.map(|verb| setpoint(&[verb, &["--server", &address]].concat()));
+    assert!(said.iter().all(|other| *other == said[0]), "{said:?}");
+    insta::with_settings!({ filters => [(r"127\.0\.0\.1:\d+", "ADDRESS")] }, {
+        assert_snapshot!(said[0], @r"
+        exit 69
+        --- stderr
+        error: cannot reach setpoint at http://ADDRESS
+          caused by: Connection refused (os error 111)
+        hint: start it with `setpoint run PATH`, or say where it is with --server or SETPOINT_SERVER
+        ");
+    });
 }
 
 #[test]
@@ -143,7 +168,12 @@ fn something_else_at_the_address_is_not_taken_for_a_host() {
         }
     });
     insta::with_settings!({ filters => [(r"127\.0\.0\.1:\d+", "ADDRESS")] }, {
-        assert_snapshot!(setpoint(&["status", "--server", &address]), @"");
+        assert_snapshot!(setpoint(&["status", "--server", &address]), @r"
+        exit 69
+        --- stderr
+        error: http://ADDRESS answered 200 OK, not as setpoint does
+        hint: is the address right? something else may be listening there
+        ");
     });
 }
 
@@ -152,10 +182,50 @@ fn status_is_a_table_a_policy_or_json() {
     let host = Host::start(None);
     let filters = [(r"\d+(ms|s) ago", "N ago"), (r" +\d+(ms|s)  127", " AGE  127")];
     insta::with_settings!({ filters => filters }, {
-        assert_snapshot!(host.ask(&["status"]), @"");
-        assert_snapshot!(host.ask(&["status", "queue"]), @"");
-        assert_snapshot!(host.ask(&["status", "caches/eu"]), @"");
-        assert_snapshot!(host.ask(&["status", "qeue"]), @"");
+        assert_snapshot!(host.ask(&["status"]), @r"
+        exit 0
+        POLICY     TASKS  IN FLIGHT  SAMPLE  SETPOINT  LAST DECISION
+        caches/eu    4/5          1   error         0  policies/caches.lua: expected `end` · override max=5 · paused (deploy) · -
+        queue        4/5          1    7.25         0  launch 1: at most 1 at once: +2 → +1
+        ");
+        assert_snapshot!(host.ask(&["status", "queue"]), @r"
+        exit 0
+             policy  queue
+             script  policies/queue.lua
+            version  generation 3, 0123456789ab
+              ticks  812, the last one N ago
+             sample  7.25
+           setpoint  0
+              tasks  4 running of 5 wanted, 1 in flight, 0 being killed
+           decision  launch 1 (the law asked for +2)
+                       step          at most 1 at once: +2 → +1
+
+        TASK        STATE         PID     CPU    MEMORY    AGE  PLACE
+        queue.01JZ  running      4242  12.5 %    3.0MiB AGE  127.0.0.1
+        ");
+        assert_snapshot!(host.ask(&["status", "caches/eu"]), @r"
+        exit 0
+             policy  caches/eu
+             script  policies/caches.lua
+            version  generation 3, 0123456789ab
+              ticks  812, the last one N ago
+             sample  error: no such host
+           setpoint  0
+              tasks  4 running of 5 wanted, 1 in flight, 0 being killed
+             paused  yes (deploy)
+           override  max=5
+         not loaded  policies/caches.lua: expected `end`
+              error  policies/caches.lua:12: metric: no such host
+                        |
+                     12 |   return http.get(url).body
+                        |   ^^^^^^^^^^^^^^^^^^^^^^^^^
+        ");
+        assert_snapshot!(host.ask(&["status", "qeue"]), @r"
+        exit 1
+        --- stderr
+        error: there is no policy `qeue`, did you mean `queue`?
+        hint: `setpoint status` lists the policies
+        ");
     });
     let json = command(&["status", "--json", "--server", &host.address]).output().unwrap();
     let json: serde_json::Value = serde_json::from_slice(&json.stdout).unwrap();
@@ -214,13 +284,39 @@ fn refusals_are_shown_as_the_host_says_them() {
     ] {
         text.push_str(&format!("$ setpoint {}\n{}\n", args.join(" "), host.ask(args)));
     }
-    assert_snapshot!(text, @"");
+    assert_snapshot!(text, @r"
+    $ setpoint pause qeue
+    exit 1
+    --- stderr
+    error: there is no policy `qeue`, did you mean `queue`?
+    hint: `setpoint status` lists the policies
+
+    $ setpoint override queue --min 5 --max 3
+    exit 2
+    --- stderr
+    error: `min` (5) is more than `max` (3)
+
+    $ setpoint override queue --max 1000
+    exit 2
+    --- stderr
+    error: max 1000 is above the policy's own max of 40
+
+    $ setpoint policies remove caches/eu
+    exit 77
+    --- stderr
+    error: `caches/eu` is not retired: its file is there
+    ");
 }
 
 #[test]
 fn a_token_is_asked_for_and_given() {
     let host = Host::start(Some("s3cret"));
-    assert_snapshot!(host.ask(&["resume", "queue"]), @"");
+    assert_snapshot!(host.ask(&["resume", "queue"]), @r"
+    exit 77
+    --- stderr
+    error: a bearer token is needed: send `Authorization: Bearer TOKEN`
+    hint: give the token that `run` was started with: --token or SETPOINT_TOKEN
+    ");
     assert!(host.ask(&["resume", "queue", "--token", "wrong"]).starts_with("exit 77\n"));
     assert!(host.ask(&["resume", "queue", "--token", "s3cret"]).starts_with("exit 0\n"));
     let by_variable = command(&["resume", "queue"])
@@ -234,7 +330,16 @@ fn a_token_is_asked_for_and_given() {
 #[test]
 fn init_writes_what_an_editor_needs_and_overwrites_nothing() {
     let dir = tempfile::tempdir().unwrap();
-    assert_snapshot!(setpoint_in(dir.path(), &["init", "policies", "--name", "mail"]), @"");
+    assert_snapshot!(setpoint_in(dir.path(), &["init", "policies", "--name", "mail"]), @r"
+    exit 0
+    wrote policies/mail.lua
+    wrote policies/mail_test.lua
+    wrote policies/.luarc.json
+    wrote policies/types/setpoint.lua
+
+    next: setpoint check policies/mail.lua
+          setpoint run policies/mail.lua
+    ");
     let read = |file: &str| std::fs::read_to_string(dir.path().join("policies").join(file)).unwrap();
     assert!(read("mail.lua").starts_with("-- mail.lua: "));
     assert!(read("mail_test.lua").contains("require(\"mail\")"));
@@ -243,7 +348,12 @@ fn init_writes_what_an_editor_needs_and_overwrites_nothing() {
     assert_eq!(luarc["runtime.version"], "Lua 5.1");
 
     std::fs::write(dir.path().join("policies/mail.lua"), "mine").unwrap();
-    assert_snapshot!(setpoint_in(dir.path(), &["init", "policies", "--name", "mail"]), @"");
+    assert_snapshot!(setpoint_in(dir.path(), &["init", "policies", "--name", "mail"]), @r"
+    exit 74
+    --- stderr
+    error: `policies/mail.lua`, `policies/mail_test.lua`, `policies/.luarc.json`, `policies/types/setpoint.lua` are already there; nothing was written
+    hint: --force overwrites
+    ");
     assert_eq!(read("mail.lua"), "mine");
     assert!(setpoint_in(dir.path(), &["init", "policies", "--name", "other"]).contains("already there"));
     assert!(!dir.path().join("policies/other.lua").exists(), "half of the files were written");
@@ -269,7 +379,12 @@ fn bundled_policies_are_listed_shown_and_copied() {
     assert_eq!(source, format!("exit 0\n{copy}"));
     assert!(setpoint_in(dir.path(), &["policies", "copy", "thermostat"]).starts_with("exit 74\n"));
     assert!(setpoint_in(dir.path(), &["policies", "copy", "thermostat", ".", "--force"]).starts_with("exit 0\n"));
-    assert_snapshot!(setpoint(&["policies", "show", "nothing"]), @"");
+    assert_snapshot!(setpoint(&["policies", "show", "nothing"]), @r"
+    exit 2
+    --- stderr
+    error: there is no bundled policy `nothing`
+    hint: `setpoint policies list` shows them
+    ");
 }
 
 #[test]
@@ -294,8 +409,18 @@ fn a_run_that_cannot_listen_starts_nothing() {
     let address = taken.local_addr().unwrap().to_string();
     let filters = [(r"127\.0\.0\.1:[1-79]\d{3,4}", "ADDRESS")];
     insta::with_settings!({ filters => filters }, {
-        assert_snapshot!(setpoint(&["run", "thermostat", "--listen", &address]), @"");
-        assert_snapshot!(setpoint(&["run", "thermostat", "--listen", "0.0.0.0:0"]), @"");
+        assert_snapshot!(setpoint(&["run", "thermostat", "--listen", &address]), @r"
+        exit 69
+        --- stderr
+        error: `ADDRESS` is in use by another process: stop it, or listen on another port; nothing was started
+        hint: --listen takes another address, 127.0.0.1:0 any free port; --no-listen does without
+        ");
+        assert_snapshot!(setpoint(&["run", "thermostat", "--listen", "0.0.0.0:0"]), @r"
+        exit 77
+        --- stderr
+        error: `0.0.0.0:0` is reachable from other machines and no token is set: set one, or listen on 127.0.0.1; nothing was started
+        hint: --token sets a token; --listen 127.0.0.1:8080 needs none
+        ");
     });
 }
 
