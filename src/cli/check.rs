@@ -8,6 +8,7 @@ use setpoint::script::ScriptError;
 
 use super::exit::{CliError, Exit};
 use super::host;
+use super::params::Params;
 use super::sources::{self, PolicyFile};
 use super::term::{self, Paint};
 use super::{Globals, json_text};
@@ -28,7 +29,7 @@ pub(crate) struct Args {
 }
 
 pub(crate) const EXAMPLES: &str = "\
-Every file is compiled and run once with all I/O stubbed, and the table that it returns is checked. Nothing is
+Every file is compiled and run once with all I/O stubbed, and the table that it returns is checked. Nothing is \
 launched, read or sent. Ends with 0 when all is well and with 78 when a policy is wrong.
 
 Examples:
@@ -60,7 +61,7 @@ pub(crate) async fn run(args: &Args, globals: &Globals) -> Result<Exit, CliError
     let loader = host::Loader::new(&args.config)?;
     let mut checked = Vec::with_capacity(files.len());
     for file in files {
-        checked.push(match loader.load(&file, &super::params::Params::default()).await? {
+        checked.push(match loader.load(&file, &Params::default()).await {
             Ok(loaded) => Checked { file, sha256: Some(loaded.sha256), warnings: loaded.warnings, errors: Vec::new() },
             Err(errors) => Checked { file, sha256: None, warnings: Vec::new(), errors },
         });

@@ -18,7 +18,7 @@ use super::units;
 #[derive(Clone, Debug, clap::Args)]
 pub(crate) struct ServerArgs {
     /// Address of the running setpoint.
-    #[arg(long, value_name = "URL", env = names::ENV_SERVER, default_value = names::DEFAULT_SERVER)]
+    #[arg(long, value_name = "URL", env = names::ENV_SERVER, hide_env_values = true, default_value = names::DEFAULT_SERVER)]
     pub(crate) server: String,
 
     /// Its token, when it listens beyond loopback.
@@ -84,7 +84,7 @@ impl Client {
             #[serde(skip_serializing_if = "Option::is_none")]
             reason: Option<&'a str>,
         }
-        let body = Body { r#for: for_.map(exact), reason };
+        let body = Body { r#for: for_.map(units::exact), reason };
         self.send(Method::POST, &policy_path(name, "/pause"), Some(json!(body))).await
     }
 
@@ -146,7 +146,7 @@ impl Client {
 
     fn unreachable(&self, error: reqwest::Error) -> CliError {
         let what = if error.is_timeout() { "no answer from setpoint at" } else { "cannot reach setpoint at" };
-        CliError::new(Exit::Unavailable, format!("{what} {}", self.base)).because(error.without_url()).hint(format!(
+        CliError::new(Exit::Unavailable, format!("{what} {}", self.base)).because(root_cause(&error)).hint(format!(
             "start it with `setpoint run PATH`, or say where it is with --server or {}",
             names::ENV_SERVER
         ))
@@ -162,6 +162,15 @@ impl Client {
     }
 }
 
+/// The innermost error: what the system said. The layers above it only repeat that a request failed.
+fn root_cause(error: &reqwest::Error) -> String {
+    let mut cause: &dyn std::error::Error = error;
+    while let Some(inner) = cause.source() {
+        cause = inner;
+    }
+    cause.to_string()
+}
+
 /// The body of an override.
 #[derive(Debug, Serialize)]
 pub(crate) struct OverrideBody {
@@ -174,11 +183,6 @@ pub(crate) struct OverrideBody {
     pub(crate) force: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) reason: Option<String>,
-}
-
-/// A duration as the API reads it, to the millisecond.
-pub(crate) fn exact(duration: Duration) -> String {
-    format!("{}ms", duration.as_millis())
 }
 
 fn refused(status: StatusCode, problem: Problem) -> CliError {
@@ -253,5 +257,5 @@ pub(crate) fn read<T: DeserializeOwned>(value: Value) -> Result<T, CliError> {
 
 /// How long a pause or an override lasts, in words.
 pub(crate) fn for_how_long(for_: Option<Duration>) -> String {
-    for_.map_or_else(|| "until further notice".to_owned(), |for_| format!("for {}", units::short(for_)))
+    for_.map_or_else(|| "until further notice".to_owned(), |for_| format!("for {}", units::exact(for_)))
 }

@@ -78,6 +78,8 @@ pub(crate) struct Ended {
 pub(crate) struct Sample {
     pub(crate) kind: String,
     pub(crate) value: Option<f64>,
+    /// What went wrong, for an error.
+    pub(crate) message: Option<String>,
 }
 
 /// Its tasks.
@@ -88,6 +90,10 @@ pub(crate) struct Tasks {
     pub(crate) in_flight: u32,
     pub(crate) killing: u32,
     pub(crate) desired: Option<u32>,
+    pub(crate) ready: u32,
+    pub(crate) asked: u32,
+    pub(crate) staging: u32,
+    pub(crate) waiting: u32,
 }
 
 /// Its last decision.

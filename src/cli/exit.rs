@@ -37,6 +37,11 @@ impl Exit {
         self as u8
     }
 
+    /// The code that a part of the library asks for.
+    pub(crate) fn of_code(code: u8) -> Self {
+        Self::ALL.into_iter().find(|exit| exit.code() == code).unwrap_or(Self::Findings)
+    }
+
     const fn meaning(self) -> &'static str {
         match self {
             Self::Ok => "all is well",

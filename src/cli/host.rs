@@ -1,25 +1,45 @@
-//! The face of the library that `run`, `check` and `eval` see: loading a file, one evaluation, a whole run.
-//!
-//! Everything that names the script host, the engine or the configuration is in here, so that the verbs are about
-//! their own arguments and their own output.
+//! What `run`, `check`, `eval` and `policies show` share of the library: settings, the script host, and how the
+//! library's errors become the command's.
 
-use std::net::SocketAddr;
-use std::path::PathBuf;
-use std::time::Duration;
+use std::path::Path;
 
-use setpoint::http::{self, HttpConfig};
-use setpoint::runtime::handle::EngineHandle;
-use setpoint::runtime::view::PolicySnapshot;
-use setpoint::script::{LoadedFile, ScriptError};
-use tokio::sync::mpsc;
-use tokio_util::sync::CancellationToken;
+use setpoint::runtime::StartError;
+use setpoint::runtime::store::StoreError;
+use setpoint::script::{Limits, LoadRequest, LoadedFile, Natives, Permissions, ScriptError, ScriptHost};
 
 use super::ConfigArgs;
 use super::exit::{CliError, Exit};
-use super::live::{self, Screen};
+use super::names;
 use super::params::Params;
-use super::sources::{PolicyFile, Source};
-use super::term::Paint;
+use super::sources::PolicyFile;
+
+/// Threads that run scripts, at a lower priority than the loop and the API.
+pub(crate) const SCRIPT_THREADS: usize = 4;
+/// The names of the backends that this command can offer; `none` is for workloads that others run.
+pub(crate) const BACKENDS: [&str; 1] = ["local"];
+
+/// What the host's configuration settles.
+#[derive(Debug, Default)]
+pub(crate) struct Settings {
+    pub(crate) limits: Limits,
+    pub(crate) permissions: Permissions,
+}
+
+impl Settings {
+    /// Reads the configuration file that is named, or the one in the present folder.
+    pub(crate) fn read(args: &ConfigArgs) -> Result<Self, CliError> {
+        let here = Path::new(names::CONFIG_FILE);
+        let file = args.config.as_deref().or_else(|| here.exists().then_some(here));
+        // A file that is there and not heeded would be worse than none: it may forbid something.
+        file.map_or_else(
+            || Ok(Self::default()),
+            |file| {
+                let text = format!("this version reads no configuration file, and `{}` is there", file.display());
+                Err(CliError::new(Exit::Config, text).hint("flags and SETPOINT_* variables set what `run` takes"))
+            },
+        )
+    }
+}
 
 /// The editor types of everything that a policy may use.
 pub(crate) fn luacats() -> String {
@@ -27,135 +47,67 @@ pub(crate) fn luacats() -> String {
 }
 
 /// Loads policy files without running any of their functions.
-pub(crate) struct Loader {}
+pub(crate) struct Loader(ScriptHost);
 
 impl Loader {
-    /// A script host with the limits and permissions of the configuration.
-    pub(crate) fn new(_config: &ConfigArgs) -> Result<Self, CliError> {
-        Ok(Self {})
+    /// A script host with the limits and permissions of the configuration. Needs a tokio runtime around it.
+    pub(crate) fn new(args: &ConfigArgs) -> Result<Self, CliError> {
+        let Settings { limits, permissions } = Settings::read(args)?;
+        let io = tokio::runtime::Handle::current();
+        ScriptHost::new(limits, permissions, Natives::default(), io, SCRIPT_THREADS)
+            .map(Self)
+            .map_err(|error| CliError::io("cannot start the script threads", error))
     }
 
-    /// Loads one file; the inner error is the script's, the outer one everything else.
-    pub(crate) async fn load(
-        &self,
-        _file: &PolicyFile,
-        _params: &Params,
-    ) -> Result<Result<LoadedFile, Vec<ScriptError>>, CliError> {
-        Err(missing("a script host"))
+    /// Loads one file.
+    pub(crate) async fn load(&self, file: &PolicyFile, params: &Params) -> Result<LoadedFile, Vec<ScriptError>> {
+        let request = LoadRequest {
+            path: file.path.clone(),
+            name: file.name.clone(),
+            source: file.source.map(str::to_owned),
+            params: params.of(&file.name),
+            backends: BACKENDS.map(str::to_owned).to_vec(),
+        };
+        self.0.load(request).await
     }
 }
 
 /// Policies that do not load, where that ends the command.
 pub(crate) fn wrong_policies(errors: &[ScriptError]) -> CliError {
     let reports: Vec<_> = errors.iter().map(ScriptError::report).collect();
-    CliError::new(Exit::Config, reports.join("\n")).hint("`setpoint check` says the same without running anything")
+    CliError::new(Exit::Config, reports.join("\n"))
 }
 
-/// What one evaluation is asked for.
-pub(crate) struct Evaluation {
-    /// The policy.
-    pub(crate) file: PolicyFile,
-    /// Its parameters.
-    pub(crate) params: Params,
-    /// Limits and permissions.
-    pub(crate) config: ConfigArgs,
-    /// The row of a fleet.
-    pub(crate) row: Option<String>,
-}
-
-/// One tick without an action.
-pub(crate) async fn evaluate(_evaluation: Evaluation) -> Result<PolicySnapshot, CliError> {
-    Err(missing("an engine"))
-}
-
-/// All that is settled before a run begins.
-#[derive(Debug)]
-pub(crate) struct Plan {
-    pub(crate) sources: Vec<Source>,
-    pub(crate) params: Params,
-    pub(crate) config: ConfigArgs,
-    /// Where the API listens; none is nowhere.
-    pub(crate) listen: Option<SocketAddr>,
-    pub(crate) token: Option<String>,
-    pub(crate) state_dir: Option<PathBuf>,
-    pub(crate) run_for: Option<Duration>,
-    pub(crate) dry_run: bool,
-    pub(crate) stop_tasks: bool,
-    pub(crate) exit_on_stop: bool,
-}
-
-/// What a signal means.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Signal {
-    /// HUP: read all files again.
-    Reload,
-    /// TERM or INT: stop in order.
-    Drain,
-    /// TERM or INT once more: stop at once.
-    Now,
-}
-
-/// An engine that runs.
-struct Running {
-    handle: EngineHandle,
-    /// Ends with the run's exit code.
-    end: std::pin::Pin<Box<dyn Future<Output = u8> + Send>>,
-}
-
-async fn start(_plan: &Plan, _signals: mpsc::Receiver<Signal>) -> Result<Running, CliError> {
-    Err(missing("an engine"))
-}
-
-/// Runs until the engine ends: engine, API and live block.
-pub(crate) async fn run(
-    plan: Plan,
-    signals: mpsc::Receiver<Signal>,
-    screen: &Screen,
-    paint: Paint,
-) -> Result<u8, CliError> {
-    // The address comes first: a second run by mistake must not touch a task.
-    let listener = match plan.listen {
-        Some(address) => Some(http::bind(address, plan.token.is_some()).await.map_err(not_listening)?),
-        None => None,
-    };
-    let Running { handle, mut end } = start(&plan, signals).await?;
-    let stop = CancellationToken::new();
-    let server = listener.map(|listener| {
-        if let Ok(address) = listener.local_addr() {
-            tracing::info!("http://{address} has the page and the API");
+/// Why an engine did not start. Nothing has been launched then.
+pub(crate) fn not_started(error: StartError) -> CliError {
+    match error {
+        StartError::Policies(errors) => {
+            wrong_policies(&errors).hint("nothing was launched; `setpoint check` says the same")
         }
-        let router = http::router(handle.clone(), HttpConfig { token: plan.token.clone(), hosts: Vec::new() });
-        tokio::spawn(http::serve(listener, router, stop.clone().cancelled_owned()))
-    });
-    let code = tokio::select! {
-        code = &mut end => code,
-        never = live::follow(screen, &handle, paint) => match never {},
-    };
-    screen.release();
-    stop.cancel();
-    if let Some(server) = server {
-        match server.await {
-            Ok(Ok(())) => {}
-            Ok(Err(error)) => tracing::warn!(error = %error, "the API ended with an error"),
-            Err(error) => tracing::error!(error = %error, "the API failed"),
+        StartError::Store(error) => store(error),
+        StartError::EmptyFolder(_) | StartError::DuplicateName { .. } => chained(Exit::Config, &error),
+        StartError::UnknownParam { .. } => {
+            chained(Exit::Usage, &error).hint("`setpoint policies show NAME` lists the parameters of a bundled policy")
         }
+        error => chained(Exit::Io, &error),
     }
-    Ok(code)
 }
 
-fn not_listening(error: http::HttpError) -> CliError {
-    let exit = match error.exit_code() {
-        69 => Exit::Unavailable,
-        77 => Exit::Refused,
-        _ => Exit::Io,
-    };
-    let hint = match exit {
-        Exit::Refused => "--token sets one; --listen 127.0.0.1:8080 needs none",
-        _ => "--listen takes another address, 127.0.0.1:0 any free port; --no-listen does without",
-    };
-    CliError::new(exit, "the API cannot listen").because(error).hint(hint)
+/// A state folder that cannot be used.
+pub(crate) fn store(error: StoreError) -> CliError {
+    let exit = Exit::of_code(error.exit_code());
+    let told = chained(exit, &error);
+    match error.hint() {
+        Some(hint) => told.hint(hint),
+        None => told,
+    }
 }
 
-fn missing(what: &str) -> CliError {
-    CliError::new(Exit::Bug, format!("this build is without {what}"))
+/// The library's own words, and its cause behind them.
+fn chained(exit: Exit, error: &dyn std::error::Error) -> CliError {
+    let told = CliError::new(exit, error.to_string());
+    match error.source() {
+        Some(cause) => told.because(cause.to_string()),
+        None => told,
+    }
 }

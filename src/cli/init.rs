@@ -24,7 +24,7 @@ pub(crate) struct Args {
 }
 
 pub(crate) const EXAMPLES: &str = "\
-Writes a commented policy, its spec, .luarc.json and types/setpoint.lua, so that an editor with the Lua language
+Writes a commented policy, its spec, .luarc.json and types/setpoint.lua, so that an editor with the Lua language \
 server completes and checks what you write. Nothing that is there is overwritten.
 
 Examples:

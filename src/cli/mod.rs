@@ -14,6 +14,7 @@ mod check;
 mod client;
 mod completion;
 mod dto;
+mod engine;
 mod eval;
 pub(crate) mod exit;
 mod files;
@@ -40,12 +41,11 @@ mod units;
 use exit::{CliError, Exit};
 use live::Screen;
 
-const LONG_ABOUT: &str = "\
-Hold a metric at a target by launching and killing tasks.
-
-A policy is a Lua file with four functions: `metric` says what is, `target` what should be, and `warmer` and `cooler`
-what to do about the difference (launch or kill that many tasks, when left out). setpoint calls them on every tick,
-decides within the limits that the policy sets, and carries the decision out. Files are edited while it runs.";
+const LONG_ABOUT: &str = "Hold a metric at a target by launching and killing tasks.\n\n\
+    A policy is a Lua file with four functions: `metric` says what is, `target` what should be, and `warmer` and \
+    `cooler` what to do about the difference (launch or kill that many tasks, when left out). setpoint calls them on \
+    every tick, decides within the limits that the policy sets, and carries the decision out. Files are edited while \
+    it runs.";
 
 const EXAMPLES: &str = "\
 Examples:
@@ -60,7 +60,7 @@ Examples:
 #[derive(Debug, Parser)]
 #[command(name = "setpoint", version, long_about = LONG_ABOUT, after_help = EXAMPLES,
           after_long_help = format!("{EXAMPLES}\n\n{}", Exit::table()), max_term_width = 110,
-          propagate_version = true, arg_required_else_help = true)]
+          arg_required_else_help = true)]
 pub(crate) struct Cli {
     #[command(flatten)]
     globals: Globals,
@@ -82,7 +82,7 @@ pub(crate) struct Globals {
     quiet: u8,
 
     /// Log by a filter, such as `info,setpoint::script=debug`.
-    #[arg(long, value_name = "FILTER", env = names::ENV_LOG, global = true)]
+    #[arg(long, value_name = "FILTER", env = names::ENV_LOG, hide_env_values = true, global = true)]
     log: Option<String>,
 
     /// When to colour; `auto` is on a terminal, unless NO_COLOR is set.
@@ -94,7 +94,7 @@ pub(crate) struct Globals {
 #[derive(Clone, Debug, Default, clap::Args)]
 pub(crate) struct ConfigArgs {
     /// Configuration file; setpoint.toml in the present folder when left out, if it is there.
-    #[arg(long, value_name = "FILE", env = names::ENV_CONFIG)]
+    #[arg(long, value_name = "FILE", env = names::ENV_CONFIG, hide_env_values = true)]
     config: Option<PathBuf>,
 }
 

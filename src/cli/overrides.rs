@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::client::{Client, OverrideBody, ServerArgs, exact, for_how_long};
+use super::client::{Client, OverrideBody, ServerArgs, for_how_long};
 use super::exit::{CliError, Exit};
 use super::{answer, units};
 
@@ -64,7 +64,7 @@ pub(crate) async fn run(args: &Args) -> Result<Exit, CliError> {
     let body = OverrideBody {
         min: args.min,
         max: args.max,
-        r#for: args.for_.map(exact),
+        r#for: args.for_.map(units::exact),
         force: args.force,
         reason: args.reason.clone(),
     };

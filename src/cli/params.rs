@@ -48,6 +48,15 @@ impl Params {
         params
     }
 
+    /// All of them under one key each: `key`, or `policy.key`.
+    pub(crate) fn flat(&self) -> BTreeMap<String, String> {
+        let mut flat = self.global.clone();
+        for (policy, params) in &self.by_policy {
+            flat.extend(params.iter().map(|(key, value)| (format!("{policy}.{key}"), value.clone())));
+        }
+        flat
+    }
+
     /// Those that one policy gets: its own win over those for all.
     pub(crate) fn of(&self, policy: &str) -> BTreeMap<String, String> {
         let mut params = self.global.clone();
@@ -68,6 +77,7 @@ mod tests {
             |policy| params.of(policy).into_iter().map(|(key, value)| format!("{key}={value}")).collect::<Vec<_>>();
         assert_eq!(of("other"), ["list=a=b.c", "max=12", "shape="]);
         assert_eq!(of("my.queue"), ["list=a=b.c", "max=4", "shape="]);
+        assert_eq!(params.flat().into_keys().collect::<Vec<_>>(), ["list", "max", "my.queue.max", "shape"]);
         for text in ["max", "=1", ".max=1", "queue.=1", "a b=1", ""] {
             assert!(parse(text).is_err(), "{text} was taken");
         }

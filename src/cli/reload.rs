@@ -21,7 +21,7 @@ pub(crate) struct Args {
 }
 
 pub(crate) const EXAMPLES: &str = "\
-Saved files take effect by themselves; this is for when one does not want to wait for the file system to tell.
+Saved files take effect by themselves; this is for when one does not want to wait for the file system to tell. \
 A file that is wrong never replaces the version that runs.
 
 Examples:

@@ -227,7 +227,7 @@ mod tests {
             policy(
                 r#"{"name":"caches/eu-west","tasks":{"running":2},"sample":{"kind":"missing"},
                 "paused":{"until":"2026-01-01T00:05:00Z","reason":"deploy"},"decision":{"raw":0,"adjustment":0},
-                "script":{"error":{"report":"caches.lua:3: metric: boom\\n3 | x"}}}"#,
+                "script":{"error":{"report":"caches.lua:3: metric: boom\n3 | x"}}}"#,
             ),
             policy(r#"{"name":"new"}"#),
         ];

@@ -4,11 +4,14 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use setpoint::http::HttpConfig;
+use setpoint::runtime::Signal;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 
+use super::engine::{self, Plan};
 use super::exit::CliError;
-use super::host::{self, Plan, Signal};
+use super::host::Settings;
 use super::live::Screen;
 use super::params::{self, Params, Set};
 use super::{ConfigArgs, Globals, names, sources, units};
@@ -21,7 +24,7 @@ pub(crate) struct Args {
     paths: Vec<PathBuf>,
 
     /// Address of the page and the API. Beyond loopback a token is needed.
-    #[arg(long, value_name = "ADDR", env = names::ENV_LISTEN, default_value = names::DEFAULT_LISTEN,
+    #[arg(long, value_name = "ADDR", env = names::ENV_LISTEN, hide_env_values = true, default_value = names::DEFAULT_LISTEN,
           value_parser = address, conflicts_with = "no_listen")]
     listen: SocketAddr,
 
@@ -29,12 +32,16 @@ pub(crate) struct Args {
     #[arg(long)]
     no_listen: bool,
 
+    /// Name or address, without a port, under which others reach it; loopback and --listen's own need none.
+    #[arg(long, value_name = "NAME", conflicts_with = "no_listen")]
+    allow_host: Vec<String>,
+
     /// Token that every request must carry.
     #[arg(long, value_name = "TOKEN", env = names::ENV_TOKEN, hide_env_values = true)]
     token: Option<String>,
 
     /// Keep state in this folder: tasks go on running after the end, and the next run adopts them.
-    #[arg(long, value_name = "DIR", env = names::ENV_STATE_DIR)]
+    #[arg(long, value_name = "DIR", env = names::ENV_STATE_DIR, hide_env_values = true)]
     state_dir: Option<PathBuf>,
 
     #[command(flatten)]
@@ -62,8 +69,8 @@ pub(crate) struct Args {
 }
 
 pub(crate) const EXAMPLES: &str = "\
-A folder is watched: policies in it start when they appear, and files that end in _test.lua are specs, not policies.
-Saved files take effect at the next tick; a file that is wrong never replaces the version that runs.
+A folder is watched: policies in it start when they appear, and files that end in _test.lua are specs, not \
+policies. Saved files take effect at the next tick; a file that is wrong never replaces the version that runs. \
 Without --state-dir nothing is kept, and the tasks are stopped at the end.
 
 Signals: HUP reads all files again; TERM or INT stops in order, twice at once.
@@ -80,16 +87,22 @@ pub(crate) async fn run(args: &Args, globals: &Globals, screen: &Screen) -> Resu
     let plan = Plan {
         sources: sources::resolve(&args.paths)?,
         params: Params::new(&args.set),
-        config: args.config.clone(),
+        settings: Settings::read(&args.config)?,
         listen: (!args.no_listen).then_some(args.listen),
-        token: args.token.clone(),
+        http: http_config(args),
         state_dir: args.state_dir.clone(),
         run_for: args.for_,
         dry_run: args.dry_run,
         stop_tasks: args.stop_tasks,
         exit_on_stop: args.exit_on_stop,
     };
-    host::run(plan, signals, screen, globals.color.stderr()).await
+    engine::run(plan, signals, screen, globals.color.stderr()).await
+}
+
+fn http_config(args: &Args) -> HttpConfig {
+    let mut hosts = args.allow_host.clone();
+    hosts.push(args.listen.ip().to_string());
+    HttpConfig { token: args.token.clone(), hosts }
 }
 
 fn address(text: &str) -> Result<SocketAddr, String> {

@@ -149,7 +149,10 @@ fn sample(policy: &Policy) -> String {
     policy.sample.as_ref().map_or_else(String::new, |sample| match (sample.kind.as_str(), sample.value) {
         ("value", Some(value)) => units::number(value),
         (kind, Some(value)) => format!("{kind} ({})", units::number(value)),
-        (kind, None) => kind.to_owned(),
+        (kind, None) => match &sample.message {
+            Some(message) => format!("{kind}: {message}"),
+            None => kind.to_owned(),
+        },
     })
 }
 

@@ -35,6 +35,19 @@ pub(crate) fn short(duration: Duration) -> String {
     format!("{}{unit}", millis / u128::from(*size))
 }
 
+/// Says a duration to the millisecond, as [`duration`] and the API read it: `1h30m`, `250ms`.
+pub(crate) fn exact(duration: Duration) -> String {
+    let mut left = u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
+    let mut text = String::new();
+    for (unit, size) in UNITS.iter().rev() {
+        if left >= *size {
+            text.push_str(&format!("{}{unit}", left / size));
+            left %= size;
+        }
+    }
+    if text.is_empty() { "0s".to_owned() } else { text }
+}
+
 /// A number for a table: at most three decimals, none when it is whole, an exponent when it is long.
 pub(crate) fn number(value: f64) -> String {
     if !value.is_finite() || (value != 0.0 && !(1e-3..1e9).contains(&value.abs())) {
@@ -64,6 +77,9 @@ mod tests {
         let durations = [(0, "0ms"), (850, "850ms"), (12_400, "12s"), (3_600_000, "1h"), (200_000_000, "2d")];
         for (millis, text) in durations {
             assert_eq!(short(Duration::from_millis(millis)), text);
+        }
+        for text in ["1h30m", "250ms", "1d2h3m4s5ms", "0s"] {
+            assert_eq!(exact(duration(text).unwrap()), text);
         }
         let numbers = [(7.0, "7"), (0.0, "0"), (0.12345, "0.123"), (-2.5, "-2.5"), (1e12, "1.000e12"), (100.0, "100")];
         for (value, text) in numbers {
