@@ -20,14 +20,14 @@ local p = require("setpoint.params")({
 local DAYS = { mon = 1, tue = 2, wed = 3, thu = 4, fri = 5, sat = 6, sun = 7 }
 
 local function day(word)
-  return DAYS[word:lower()] or error("plan: expected a day such as `mon`, got `" .. word .. "`", 0)
+  return DAYS[word:lower()] or error("plan: expected a day such as `mon`, got `" .. word .. "`")
 end
 
 local function minutes(text, window)
   local hour, minute = text:match("^(%d%d?):(%d%d)$")
   local at = hour and tonumber(hour) * 60 + tonumber(minute)
   if not at or at > 24 * 60 or tonumber(minute) > 59 then
-    error("plan: expected a time such as `08:00`, got `" .. text .. "` in `" .. window .. "`", 0)
+    error("plan: expected a time such as `08:00`, got `" .. text .. "` in `" .. window .. "`")
   end
   return at
 end
@@ -49,7 +49,7 @@ local windows = {}
 for window in p.plan:gmatch("[^;]+") do
   local on, from, to, tasks = window:match("^%s*([%a,-]+)%s+([%d:]+)-([%d:]+)%s+(%d+)%s*$")
   if not on then
-    error("plan: expected `mon-fri 08:00-18:00 10`, got `" .. window .. "`", 0)
+    error("plan: expected `mon-fri 08:00-18:00 10`, got `" .. window .. "`")
   end
   table.insert(windows, {
     days = days(on),
