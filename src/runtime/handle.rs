@@ -93,6 +93,21 @@ impl EngineHandle {
         self.published.events.subscribe()
     }
 
+    /// Whether the control loop still takes commands.
+    #[must_use]
+    pub fn is_running(&self) -> bool {
+        !self.commands.is_closed()
+    }
+
+    /// A handle with no engine behind it, and the other end of it: for tests that play the engine.
+    #[doc(hidden)]
+    #[must_use]
+    pub fn detached() -> (Self, DetachedEngine) {
+        let published = Arc::new(Published::default());
+        let (sender, commands) = mpsc::channel(64);
+        (Self::new(Arc::clone(&published), sender), DetachedEngine { published, commands })
+    }
+
     /// Tells the loop something and waits for its answer.
     ///
     /// # Errors
@@ -104,7 +119,65 @@ impl EngineHandle {
     }
 }
 
+/// The loop's end of [`EngineHandle::detached`]: publishes what it is told to and hands out the commands.
+#[doc(hidden)]
+#[derive(Debug)]
+pub struct DetachedEngine {
+    published: Arc<Published>,
+    commands: mpsc::Receiver<Request>,
+}
+
+impl DetachedEngine {
+    /// A second publisher beside the one that takes the commands.
+    #[must_use]
+    pub fn publisher(&self) -> DetachedPublisher {
+        DetachedPublisher(Arc::clone(&self.published))
+    }
+
+    /// The next command, with the place for its answer; none once every handle is gone.
+    pub async fn next_command(&mut self) -> Option<(Command, oneshot::Sender<CommandResult>)> {
+        self.commands.recv().await.map(|request| (request.command, request.reply))
+    }
+}
+
+/// The publishing half of a [`DetachedEngine`].
+#[doc(hidden)]
+#[derive(Clone, Debug)]
+pub struct DetachedPublisher(Arc<Published>);
+
+impl DetachedPublisher {
+    /// Inserts or replaces a policy.
+    pub fn set_policy(&self, snapshot: Arc<PolicySnapshot>) {
+        write(&self.0.policies).insert(snapshot.name.clone(), snapshot);
+    }
+
+    /// Replaces all tasks.
+    pub fn set_tasks(&self, tasks: impl IntoIterator<Item = TaskView>) {
+        *write(&self.0.tasks) = tasks.into_iter().map(|task| (task.id.clone(), task)).collect();
+    }
+
+    /// Replaces the health.
+    pub fn set_health(&self, health: Health) {
+        *write(&self.0.health) = health;
+    }
+
+    /// Replaces the totals.
+    pub fn set_totals(&self, totals: Totals) {
+        *write(&self.0.totals) = totals;
+    }
+
+    /// Sends an event to whoever listens; returns how many do.
+    pub fn emit(&self, event: StreamEvent) -> usize {
+        self.0.events.send(Arc::new(event)).unwrap_or(0)
+    }
+}
+
 /// A poisoned lock only means that a reader panicked; the values are whole.
 pub(crate) fn read<T>(lock: &RwLock<T>) -> std::sync::RwLockReadGuard<'_, T> {
     lock.read().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// The same for a writer.
+pub(crate) fn write<T>(lock: &RwLock<T>) -> std::sync::RwLockWriteGuard<'_, T> {
+    lock.write().unwrap_or_else(PoisonError::into_inner)
 }
