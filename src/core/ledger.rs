@@ -209,11 +209,24 @@ impl Ledger {
         count(n)
     }
 
-    /// Takes the replacements that are due off the waiting list, unless launches are still backed off.
-    pub fn take_due(&mut self, now: Timestamp) -> u32 {
-        let due = self.state.waiting.iter().take_while(|due| **due <= now).count();
+    /// Takes the replacements that are due off the waiting list, at most `room` of them.
+    pub fn take_due(&mut self, now: Timestamp, room: u32) -> u32 {
+        let due = self.state.waiting.iter().take(room as usize).take_while(|due| **due <= now).count();
         self.state.waiting.drain(..due);
         count(due)
+    }
+
+    /// Adds a replacement that is due then.
+    pub fn wait(&mut self, due: Timestamp) {
+        let at = self.state.waiting.partition_point(|other| *other <= due);
+        self.state.waiting.insert(at, due);
+    }
+
+    /// Forgets failures: a policy that they ended starts anew.
+    pub fn forgive(&mut self) {
+        self.state.failures = 0;
+        self.state.streak = 0;
+        self.state.backoff_until = None;
     }
 
     /// When the next replacement is due.
@@ -295,9 +308,7 @@ impl Ledger {
         }
         let replaced = wanted && rules.kind == Kind::Service && task.by != By::Cooler && before == TaskState::Running;
         if replaced {
-            let due = self.state.backoff_until.map_or(now, |until| until.max(now));
-            let at = self.state.waiting.partition_point(|other| *other <= due);
-            self.state.waiting.insert(at, due);
+            self.wait(self.state.backoff_until.map_or(now, |until| until.max(now)));
         }
         Change { task, before, exit: Some(exit), replaced, failed }
     }

@@ -14,5 +14,6 @@ pub mod interval;
 pub mod law;
 pub mod ledger;
 pub mod model;
+pub mod plan;
 pub mod policy;
 pub mod time;
