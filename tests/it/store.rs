@@ -40,7 +40,7 @@ fn policy(seed: u64) -> PolicyRecord {
             last_good: history.back().copied(),
             history: Arc::new(history),
             law: LawState::Count { filling: true, from: at, beats: seed, free: 3 },
-            ramp: RampState { seen: 3, wanted: -7, from: 2, over: 5 },
+            ramp: RampState { seen: 3, wanted: -4, from: 1, over: 2 },
             last_launch: Some(at),
             last_change: Some(at + Duration::from_millis(1)),
             proposals: VecDeque::from([(at, 7)]),
