@@ -22,16 +22,26 @@ use crate::core::policy::PolicySpec;
 
 pub mod api;
 pub(crate) mod call;
+mod checker;
+mod control_table;
 mod convert;
 mod ctx;
 pub mod error;
+mod fault;
 mod fleet;
+mod host;
 mod loader;
+mod meter;
+mod policy;
 mod pool;
+mod state;
+mod stdlib;
 mod table;
+mod task_table;
 mod vm;
 
 pub use error::ScriptError;
+pub use host::ScriptHost;
 
 /// Limits on scripts. Every one of them holds against hostile code.
 #[derive(Clone, Debug, PartialEq)]

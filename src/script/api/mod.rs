@@ -45,3 +45,13 @@ pub struct ModuleDoc {
     /// Makes the module's table in a VM.
     pub register: fn(&Lua) -> mlua::Result<Table>,
 }
+
+/// Every module, in the order of their names.
+#[must_use]
+pub const fn modules() -> &'static [ModuleDoc] {
+    &[]
+}
+
+/// What the modules keep for all VMs of a host.
+#[derive(Debug, Default)]
+pub(crate) struct HostState {}
