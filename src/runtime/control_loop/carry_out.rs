@@ -67,6 +67,10 @@ impl Loop {
         if n == 0 || self.settings.dry_run {
             return 0;
         }
+        if let Some(error) = self.store.as_ref().and_then(super::Store::failure) {
+            tracing::warn!(error = %error, "nothing is launched while the state cannot be written");
+            return 0;
+        }
         let (at, wall) = (self.clock.now(), self.clock.wall());
         let Some(policy) = self.policies.get_mut(key).and_then(Option::as_mut) else { return 0 };
         let Some(active) = &policy.active else { return 0 };
