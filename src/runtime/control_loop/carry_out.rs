@@ -248,8 +248,12 @@ impl Loop {
         let max = policy.bounds_in_force().max;
         let room = max.saturating_sub(policy.ledger.counts().occupied());
         let due = policy.ledger.take_due(at, room);
-        if 0 < due {
-            self.launch(key, due, None, By::Replacement);
+        let launched = self.launch(key, due, None, By::Replacement);
+        if let Some(policy) = self.policy(key) {
+            // What could not be handed over stays wanted.
+            for _ in launched..due {
+                policy.ledger.wait(at + Duration::from_secs(1));
+            }
         }
         self.set_wake(key);
     }
