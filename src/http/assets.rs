@@ -7,11 +7,13 @@ use axum::routing::get;
 use super::Api;
 
 /// The page's files: path, content type, text.
-const ASSETS: [(&str, &str, &str); 5] = [
+const ASSETS: [(&str, &str, &str); 7] = [
     ("/", "text/html; charset=utf-8", include_str!("page/index.html")),
     ("/page.css", "text/css; charset=utf-8", include_str!("page/page.css")),
     ("/page.js", "text/javascript; charset=utf-8", include_str!("page/page.js")),
     ("/chart.js", "text/javascript; charset=utf-8", include_str!("page/chart.js")),
+    ("/card.js", "text/javascript; charset=utf-8", include_str!("page/card.js")),
+    ("/client.js", "text/javascript; charset=utf-8", include_str!("page/client.js")),
     ("/icon.svg", "image/svg+xml", include_str!("page/icon.svg")),
 ];
 
