@@ -79,7 +79,7 @@ impl<K: Hash + Eq + Clone> Default for RateLimited<K> {
 
 impl<K: Hash + Eq + Clone> RateLimited<K> {
     /// How many keys it remembers; beyond that the one that was told longest ago goes.
-    pub const CAPACITY: usize = 4096;
+    pub const CAPACITY: usize = 1024;
 
     /// A limiter that tells each event at most once in `every`.
     #[must_use]

@@ -191,3 +191,6 @@ pub fn shape_key(spec: &PolicySpec) -> String {
     });
     key
 }
+
+#[cfg(test)]
+mod tests;

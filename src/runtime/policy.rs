@@ -194,6 +194,8 @@ impl Policy {
                 ready: crate::core::policy::Ready::Running,
                 backoff: crate::core::policy::Backoff::default(),
                 lag: Duration::ZERO,
+                warmer_jobs: false,
+                cooler_jobs: false,
             },
             state: record.state,
             ledger,
@@ -252,12 +254,7 @@ impl Policy {
             self.state.reset_law();
         }
         self.shape = shape;
-        self.rules = Rules {
-            kind: spec.workload.kind,
-            ready: spec.workload.ready.clone(),
-            backoff: spec.backoff,
-            lag: spec.control.lag,
-        };
+        self.rules = Rules::from(&**spec);
         if self.active.is_none() || self.interval < spec.interval.min || spec.interval.max < self.interval {
             self.interval = spec.interval.min;
         }

@@ -35,9 +35,14 @@ const CONFINED: &[Confined] = &[
         because: "the API is a view of the engine; leaving out the `http` feature must leave out nothing else",
     },
     Confined {
-        names: &["clap", "clap_complete", "clap_mangen", "tracing_subscriber"],
+        names: &["clap", "clap_complete", "clap_mangen"],
         to: &["src/cli", "src/main.rs"],
-        because: "an embedder brings its own command line and its own log",
+        because: "an embedder brings its own command line",
+    },
+    Confined {
+        names: &["tracing_subscriber"],
+        to: &["src/cli", "src/main.rs", "src/telemetry.rs"],
+        because: "a library emits events; who listens to them is the program's choice, made in one place",
     },
     Confined {
         names: &["redb"],

@@ -10,6 +10,7 @@
 //! - `Gone` means that nothing of the task's process group runs any more;
 //! - nothing is signalled by a bare pid: it is a child, or its start time was compared.
 
+mod cgroup;
 mod ports;
 mod process;
 mod procfs;
@@ -36,6 +37,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use self::cgroup::{Group, Limits};
 use self::process::{Process, Watching};
 use self::recover::{Plan, Snapshot};
 use self::registry::Registry;
@@ -56,8 +58,8 @@ const LONGEST_GRACE: Duration = Duration::from_secs(30 * 24 * 3600);
 /// How long an update waits for room once the backend shuts down: nobody may be reading any more.
 const LAST_WORDS: Duration = Duration::from_secs(1);
 
-/// How often, and how far apart, `/proc` is searched again for a task that may still be on its way.
-const LATE: (u32, Duration) = (3, Duration::from_millis(50));
+/// How far apart, and for how long, `/proc` is searched for a task that may still be on its way.
+const LATE: (Duration, Duration) = (Duration::from_millis(10), Duration::from_secs(2));
 
 /// How a [`LocalBackend`] runs its tasks.
 #[derive(Clone, Debug)]
@@ -70,6 +72,8 @@ pub struct LocalConfig {
     pub log_dir: Option<PathBuf>,
     /// The ports that tasks are given, first and last included.
     pub ports: RangeInclusive<u16>,
+    /// Whether `cpus` (a ceiling, in cores) and `memory` of a task are enforced, where control groups may be made.
+    pub limits: bool,
     /// Time between TERM and KILL for what is left of a task's process group when its leader has ended by itself, and
     /// for marked processes that belong to no known task.
     pub leftover_grace: Duration,
@@ -83,6 +87,7 @@ impl Default for LocalConfig {
             mark: None,
             log_dir: None,
             ports: 31_000..=32_000,
+            limits: true,
             leftover_grace: Duration::from_secs(5),
             stop_grace: Duration::from_secs(3),
         }
@@ -134,6 +139,7 @@ impl LocalBackend {
             mark: mark.unwrap_or_else(|| "none".to_owned()),
             log_dir: config.log_dir,
             ports: ports::Pool::new(config.ports),
+            limits: config.limits.then(Limits::find),
         });
         let spawner = Spawner::start(Arc::clone(&setting))
             .map_err(|error| unavailable(format!("no thread could be started: {error}")))?;
@@ -160,6 +166,21 @@ impl LocalBackend {
         snapshot.map(|snapshot| snapshot.plan(known, own_group)).unwrap_or_default()
     }
 
+    /// The same, once no child of a crashed run is between fork and exec any more: such a one is found by nothing
+    /// that a task is known by, and would run unknown to anybody.
+    async fn settled_plan(&self, known: &[KnownTask]) -> Plan {
+        let end = Instant::now() + LATE.1;
+        let mut plan = self.plan(known).await;
+        // One look more in any case: for a moment after exec the environment cannot be read.
+        let mut again = !self.shared.setting.ephemeral;
+        while plan.missing && again {
+            again = plan.unborn && Instant::now() < end;
+            tokio::time::sleep(LATE.0).await;
+            plan = self.plan(known).await;
+        }
+        plan
+    }
+
     /// Watches a task of an earlier run again. None when it is not there (any more).
     fn adopt(&self, known: &KnownTask, plan: &Plan) -> Option<(Task, TaskUpdate)> {
         let found = plan.adopted.get(&known.id)?;
@@ -172,7 +193,8 @@ impl LocalBackend {
         registry.set_group(&known.id, found.pid);
         drop(registry);
         let lease = self.shared.setting.ports.adopt(found.ports.clone());
-        let task = Task { id: known.id.clone(), policy: known.policy.clone(), process, lease, orders };
+        let group = self.shared.group(&known.id);
+        let task = Task { id: known.id.clone(), policy: known.policy.clone(), process, lease, group, orders };
         let update = task.placed(&self.shared, if killing { TaskState::Killing } else { TaskState::Running });
         Some((task, update))
     }
@@ -205,17 +227,11 @@ impl TaskBackend for LocalBackend {
     /// Sends one update for each known task before it returns: `updates` must be read meanwhile, or have as much room.
     async fn recover(&self, known: Vec<KnownTask>, updates: mpsc::Sender<TaskUpdate>) -> Result<(), BackendError> {
         self.shared.updates.set(updates).map_err(|_| refused("`recover` was called before; it is called once"))?;
-        let mut plan = self.plan(&known).await;
-        for _ in 0..LATE.0 {
-            if !plan.maybe_late || self.shared.setting.ephemeral {
-                break;
-            }
-            tokio::time::sleep(LATE.1).await;
-            plan = self.plan(&known).await;
-        }
+        let plan = self.settled_plan(&known).await;
         self.end_strays(&plan);
         for task in &known {
             let Some((task, update)) = self.adopt(task, &plan) else {
+                self.shared.group(&task.id).remove();
                 self.shared.report(worker::gone(&task.id, Exit::Unknown)).await;
                 continue;
             };
@@ -307,6 +323,11 @@ impl Shared {
             room = updates.reserve() => if let Ok(room) = room { room.send(update) },
             () = abandoned => tracing::debug!(task = %update.id, "nobody took a task's update during shutdown"),
         }
+    }
+
+    /// The control groups that an earlier run made for a task.
+    fn group(&self, id: &TaskId) -> Group {
+        self.setting.limits.as_ref().map(|limits| limits.existing(id)).unwrap_or_default()
     }
 
     fn token(&self, start: u64) -> Option<String> {

@@ -5,7 +5,8 @@
 //! signalled while its leader is known to be there, or right after its end was seen; a number would have to go
 //! once round within milliseconds to be somebody else's by then.
 
-use std::os::fd::{AsFd, OwnedFd};
+use std::io;
+use std::os::fd::OwnedFd;
 use std::os::unix::process::ExitStatusExt;
 use std::process::{Child, ExitStatus};
 use std::sync::Arc;
@@ -13,7 +14,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use rustix::io::Errno;
-use rustix::process::{Pid, PidfdFlags, Resource, Signal, WaitId, WaitIdOptions, WaitOptions};
+use rustix::process::{Pid, Resource, Signal, WaitId, WaitIdOptions, WaitOptions};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -47,8 +48,7 @@ impl Watching {
             self.tell("half of the files that may be open are in use");
             return Watch::Poll;
         };
-        let fd = rustix::process::pidfd_open(pid, PidfdFlags::empty()).map_err(std::io::Error::from);
-        match fd.and_then(register) {
+        match descriptor(pid).and_then(register) {
             Ok(fd) => Watch::Pidfd { fd, _permit: permit },
             // It has ended already, which polling finds out at once.
             Err(error) if error.raw_os_error() == Some(Errno::SRCH.raw_os_error()) => Watch::Poll,
@@ -66,12 +66,45 @@ impl Watching {
     }
 }
 
+/// A descriptor of a process, which keeps meaning that process when its pid has become another's.
+#[cfg(target_os = "linux")]
+fn descriptor(pid: Pid) -> io::Result<OwnedFd> {
+    Ok(rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty())?)
+}
+
+/// Other kernels have none.
+#[cfg(not(target_os = "linux"))]
+fn descriptor(_: Pid) -> io::Result<OwnedFd> {
+    Err(io::ErrorKind::Unsupported.into())
+}
+
+/// How an adopted process ended. It can be told only when it is a child of this program after all, because a
+/// backend was dropped and made anew in it; and only a descriptor says for certain that it is the same process.
+#[cfg(target_os = "linux")]
+fn adopted_exit(fd: &AsyncFd<OwnedFd>) -> Exit {
+    let id = WaitId::PidFd(std::os::fd::AsFd::as_fd(fd));
+    let Ok(Some(status)) = rustix::process::waitid(id, WaitIdOptions::EXITED | WaitIdOptions::NOHANG) else {
+        return Exit::Unknown;
+    };
+    match (status.exit_status(), status.terminating_signal()) {
+        (Some(code), _) => Exit::Code { code },
+        (_, Some(signal)) => Exit::Signal { signal },
+        _ => Exit::Unknown,
+    }
+}
+
+/// Without descriptors nothing is known.
+#[cfg(not(target_os = "linux"))]
+fn adopted_exit(_: &AsyncFd<OwnedFd>) -> Exit {
+    Exit::Unknown
+}
+
 /// Hands a pidfd, readable from its process's end on, to the runtime.
 #[expect(
     deprecated,
     reason = "the successor is unsafe because of types that swap their descriptor; an OwnedFd does not"
 )]
-fn register(fd: OwnedFd) -> std::io::Result<AsyncFd<OwnedFd>> {
+fn register(fd: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
     AsyncFd::with_interest(fd, Interest::READABLE)
 }
 
@@ -144,17 +177,9 @@ impl Process {
         if let Some(child) = &mut self.child {
             return child.try_wait().ok().flatten().map_or(Exit::Unknown, exit);
         }
-        // An adopted process is a child of this one when a backend was dropped and made anew in one program.
-        // Only a descriptor says for certain that it is the same process.
-        let Watch::Pidfd { fd, .. } = &self.watch else { return Exit::Unknown };
-        let id = WaitId::PidFd(fd.as_fd());
-        let Ok(Some(status)) = rustix::process::waitid(id, WaitIdOptions::EXITED | WaitIdOptions::NOHANG) else {
-            return Exit::Unknown;
-        };
-        match (status.exit_status(), status.terminating_signal()) {
-            (Some(code), _) => Exit::Code { code },
-            (_, Some(signal)) => Exit::Signal { signal },
-            _ => Exit::Unknown,
+        match &self.watch {
+            Watch::Pidfd { fd, .. } => adopted_exit(fd),
+            Watch::Poll => Exit::Unknown,
         }
     }
 

@@ -19,10 +19,16 @@ pub(super) mod var {
     pub(in crate::backend::local) const PORTS: &str = "SETPOINT_PORTS";
 }
 
+/// The name of the thread that starts tasks. The kernel keeps 15 bytes of it, and a child has it until it runs its
+/// command.
+pub(super) const SPAWNER: &str = "setpoint-spawn";
+
 /// The fields of `/proc/PID/stat` that matter here (proc(5)).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Stat {
     pub(super) pid: i32,
+    /// Whether it has the name of the thread that starts tasks: a child of one, between fork and exec.
+    pub(super) is_unborn: bool,
     pub(super) ppid: i32,
     pub(super) pgrp: i32,
     state: u8,
@@ -42,13 +48,15 @@ impl Stat {
     pub(super) fn parse(line: &str) -> Option<Self> {
         // The name stands in brackets and may itself hold blanks and brackets: only the last one ends it.
         let (head, rest) = line.rsplit_once(')')?;
-        let pid = head.split_once(' ')?.0.parse().ok()?;
+        let (pid, name) = head.split_once(" (")?;
+        let pid = pid.parse().ok()?;
         let fields: Vec<&str> = rest.split_ascii_whitespace().collect();
         // `n` is the field's number in proc(5); the state is field 3.
         let number = |n: usize| fields.get(n - 3)?.parse::<i64>().ok();
         let unsigned = |n: usize| number(n).map(|value| u64::try_from(value).unwrap_or(0));
         Some(Self {
             pid,
+            is_unborn: name == SPAWNER,
             ppid: i32::try_from(number(4)?).ok()?,
             pgrp: i32::try_from(number(5)?).ok()?,
             state: *fields.first()?.as_bytes().first()?,
@@ -137,7 +145,8 @@ mod tests {
         let stat = Stat::parse(line).unwrap();
         assert_eq!((stat.pid, stat.ppid, stat.pgrp), (4242, 17, 4200));
         assert_eq!((stat.ticks, stat.start, stat.rss_pages), (50 + 7 + 11 + 13, 987_654, 250));
-        assert!(stat.is_alive() && !stat.is_leader());
+        assert!(stat.is_alive() && !stat.is_leader() && !stat.is_unborn);
+        assert!(Stat::parse(&line.replace("a) (b c", SPAWNER)).unwrap().is_unborn);
         let zombie = Stat::parse(&line.replace(") S", ") Z").replace("20 0 3 0", "20 0 1 0")).unwrap();
         assert!(!zombie.is_alive());
         // The first thread has ended, the others run.

@@ -45,9 +45,10 @@ pub(super) struct Plan {
     pub(super) adopted: HashMap<TaskId, Found>,
     /// Process groups that carry the mark and belong to no adopted task.
     pub(super) strays: BTreeSet<i32>,
-    /// Whether a task is missing whose pid was never recorded. Its process may be on its way still: a child of
-    /// the earlier run between fork and exec does not carry the mark yet.
-    pub(super) maybe_late: bool,
+    /// Whether a task is missing whose pid was never recorded, so that its process may be on its way still.
+    pub(super) missing: bool,
+    /// Whether some process is just being started: it does not carry its mark yet.
+    pub(super) unborn: bool,
 }
 
 impl Snapshot {
@@ -63,12 +64,12 @@ impl Snapshot {
 
     /// Tells which process is which of `known`, and what else there is. `own_group` is never a stray.
     pub(super) fn plan(&self, known: &[KnownTask], own_group: i32) -> Plan {
-        let mut plan = Plan::default();
+        let mut plan = Plan { unborn: self.stats.values().any(|stat| stat.is_unborn), ..Plan::default() };
         for task in known {
             if let Some(found) = self.find(task) {
                 plan.adopted.insert(task.id.clone(), found);
             } else if !is_recorded(task) {
-                plan.maybe_late = true;
+                plan.missing = true;
             }
         }
         let groups: HashSet<i32> = plan.adopted.values().map(|found| found.pid).collect();
@@ -186,7 +187,7 @@ mod tests {
             1,
         );
         assert_eq!(adopted(&plan), [("a".to_owned(), 10), ("b".to_owned(), 11)]);
-        assert!(plan.strays.is_empty() && !plan.maybe_late);
+        assert!(plan.strays.is_empty() && !plan.missing);
     }
 
     #[test]
@@ -204,7 +205,7 @@ mod tests {
         let plan = now.plan(&[known("a", None), known("b", None), known("c", None)], 1);
         assert_eq!(adopted(&plan), [("a".to_owned(), 20), ("b".to_owned(), 24)]);
         assert!(plan.strays.is_empty(), "they are an adopted task's");
-        assert!(plan.maybe_late);
+        assert!(plan.missing);
     }
 
     #[test]

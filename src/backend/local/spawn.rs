@@ -9,6 +9,7 @@
 
 use std::fs::{File, OpenOptions};
 use std::io;
+use std::os::fd::OwnedFd;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -19,6 +20,7 @@ use rustix::process::Signal;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
 
+use super::cgroup::{Group, Limits};
 use super::ports::{self, Lease, Pool};
 use super::procfs::{self, var};
 use crate::backend::LaunchRequest;
@@ -33,6 +35,7 @@ pub(super) struct Started {
     pub(super) child: Child,
     pub(super) start: Option<u64>,
     pub(super) lease: Lease,
+    pub(super) group: Group,
 }
 
 /// Why a task could not be started; the text is what its `NotStarted` says.
@@ -71,6 +74,8 @@ pub(super) struct Setting {
     pub(super) ephemeral: bool,
     pub(super) log_dir: Option<PathBuf>,
     pub(super) ports: Arc<Pool>,
+    /// None when limits are not wanted.
+    pub(super) limits: Option<Limits>,
 }
 
 struct Job {
@@ -88,7 +93,7 @@ pub(super) struct Spawner {
 impl Spawner {
     pub(super) fn start(setting: Arc<Setting>) -> io::Result<Self> {
         let (jobs, mut inbox) = mpsc::channel::<Job>(QUEUE);
-        thread::Builder::new().name("setpoint-spawner".into()).spawn(move || {
+        thread::Builder::new().name(procfs::SPAWNER.into()).spawn(move || {
             while let Some(job) = inbox.blocking_recv() {
                 let outcome = if job.orders.borrow().is_some() {
                     Err(StartError::Withdrawn)
@@ -127,12 +132,30 @@ impl Setting {
         self.environment(&mut command, request, &lease)?;
         let (out, err) = self.output(request);
         command.stdin(Stdio::null()).stdout(out).stderr(err).process_group(0);
-        if self.ephemeral {
-            die_with_parent(&mut command);
+        let (group, doors) = self.limit(request);
+        before_exec(&mut command, self.ephemeral, doors);
+        let child = command.spawn().map_err(|error| {
+            group.remove();
+            explain(error, &program, folder.as_deref())
+        })?;
+        let stat = i32::try_from(child.id()).ok().and_then(procfs::stat);
+        if let Some(limits) = &self.limits
+            && stat.is_some_and(|stat| stat.is_alive() && !group.holds(stat.pid))
+        {
+            limits.tell("a task could not be put into its control group");
         }
-        let child = command.spawn().map_err(|error| explain(error, &program, folder.as_deref()))?;
-        let start = i32::try_from(child.id()).ok().and_then(procfs::stat).map(|stat| stat.start);
-        Ok(Started { child, start, lease })
+        Ok(Started { child, start: stat.map(|stat| stat.start), lease, group })
+    }
+
+    /// The control groups that a task gets, and the files through which it enters them.
+    fn limit(&self, request: &LaunchRequest) -> (Group, Vec<OwnedFd>) {
+        let Some(limits) = &self.limits else { return (Group::default(), Vec::new()) };
+        let group = limits.group(&request.id, &request.template);
+        let doors = group.doors().unwrap_or_else(|error| {
+            limits.tell(&error.to_string());
+            Vec::new()
+        });
+        (group, doors)
     }
 
     fn lease(&self, template: &TaskTemplate) -> Result<Lease, StartError> {
@@ -262,26 +285,41 @@ fn port_variable(name: &str) -> String {
     "PORT_".chars().chain(upper).collect()
 }
 
-/// Has the kernel kill the child when the thread that starts it, and so this process, ends.
+/// What the child does between fork and exec: it enters its control groups, and asks the kernel to kill it when
+/// the thread that started it, and so this process, ends.
 #[cfg(target_os = "linux")]
-#[expect(unsafe_code, reason = "std has no other door to PR_SET_PDEATHSIG than a closure between fork and exec")]
-fn die_with_parent(command: &mut Command) {
+#[expect(unsafe_code, reason = "std has no other door to PR_SET_PDEATHSIG and control groups than `pre_exec`")]
+fn before_exec(command: &mut Command, ephemeral: bool, doors: Vec<OwnedFd>) {
+    // Without anything to do std can start the child by the faster posix_spawn.
+    if !ephemeral && doors.is_empty() {
+        return;
+    }
     let parent = rustix::process::getpid();
-    let ask = move || {
-        rustix::process::set_parent_process_death_signal(Some(Signal::KILL))?;
-        // The parent may have died before the request was made: nobody would send the signal then.
-        if rustix::process::getppid() == Some(parent) { Ok(()) } else { Err(rustix::io::Errno::SRCH.into()) }
+    let prepare = move || {
+        for door in &doors {
+            // A task without its limits is better than none; the parent looks whether it is inside, and says so.
+            rustix::io::write(door, b"0").ok();
+        }
+        if ephemeral {
+            rustix::process::set_parent_process_death_signal(Some(Signal::KILL))?;
+            // The parent may have died before the request was made: nobody would send the signal then.
+            if rustix::process::getppid() != Some(parent) {
+                return Err(rustix::io::Errno::SRCH.into());
+            }
+        }
+        Ok(())
     };
-    // SAFETY: between fork and exec the closure makes two system calls, prctl and getppid, and compares integers.
-    // Both are async-signal-safe; it allocates nothing, takes no lock and touches no memory of another thread.
+    // SAFETY: between fork and exec the closure makes the system calls write, prctl and getppid, and compares
+    // integers. All three are async-signal-safe. It allocates nothing, takes no lock, and touches no memory but its
+    // own captures; the descriptors in them stay open as long as the command that owns it.
     unsafe {
-        command.pre_exec(ask);
+        command.pre_exec(prepare);
     }
 }
 
-/// Other kernels have no such request: tasks are ended on an orderly way out only.
+/// Other kernels have neither: tasks are ended on an orderly way out only, and have no limits.
 #[cfg(not(target_os = "linux"))]
-fn die_with_parent(_: &mut Command) {}
+fn before_exec(_: &mut Command, _: bool, _: Vec<OwnedFd>) {}
 
 #[cfg(test)]
 mod tests {

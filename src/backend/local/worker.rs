@@ -18,6 +18,7 @@ use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
 
 use super::Shared;
+use super::cgroup::Group;
 use super::ports::Lease;
 use super::process::{self, Process};
 use super::spawn::Started;
@@ -39,6 +40,7 @@ pub(super) struct Task {
     pub(super) policy: PolicyName,
     pub(super) process: Process,
     pub(super) lease: Lease,
+    pub(super) group: Group,
     pub(super) orders: watch::Receiver<Option<Instant>>,
 }
 
@@ -47,9 +49,9 @@ pub(super) async fn launch(shared: Arc<Shared>, request: LaunchRequest, orders: 
     let (id, policy) = (request.id.clone(), request.policy.clone());
     shared.report(update(&id, TaskState::Staging)).await;
     match shared.spawner.spawn(request, orders.clone()).await {
-        Ok(Started { child, start, lease }) => {
+        Ok(Started { child, start, lease, group }) => {
             let process = Process::own(child, start, &shared.watching);
-            let task = Task { id, policy, process, lease, orders };
+            let task = Task { id, policy, process, lease, group, orders };
             shared.registry().set_group(&task.id, task.process.pid().as_raw_pid());
             shared.report(task.placed(&shared, TaskState::Running)).await;
             task.supervise(&shared).await;
@@ -104,14 +106,23 @@ impl Task {
         }
         // An own child keeps its group's number until it is reaped, so the rest is asked to end before that.
         process::ask_group(self.process.pid());
-        let exit = self.process.reap();
+        let exit = match self.process.reap() {
+            // A shell reports the end of its last command as 128 and the signal.
+            Exit::Signal { signal: 9 } | Exit::Code { code: 137 }
+                if kill_at.is_none() && self.group.ran_out_of_memory() =>
+            {
+                Exit::OutOfMemory
+            }
+            exit => exit,
+        };
         let kill_at = kill_at.unwrap_or_else(|| Instant::now() + shared.leftover_grace);
         end_group(self.process.pid(), kill_at, Some(&self.orders)).await;
         exit
     }
 
     async fn finish(self, shared: &Shared, exit: Exit) {
-        let Self { id, policy, lease, .. } = self;
+        let Self { id, policy, lease, group, .. } = self;
+        group.remove();
         // A log that nothing was written to tells nothing; policies with many short tasks would drown in them.
         if let Some(path) = shared.setting.log_path(&policy, &id)
             && tokio::fs::metadata(&path).await.is_ok_and(|log| log.len() == 0)

@@ -19,7 +19,7 @@ pub(in crate::core) fn apply(chain: &mut Chain, ramp: u32, state: &mut RampState
     }
     let at = index.saturating_sub(state.from);
     if at < state.over {
-        let step = step(state.wanted.unsigned_abs(), state.over, at) as i64 * state.wanted.signum();
+        let step = step(state.wanted.unsigned_abs(), state.over, at).cast_signed() * state.wanted.signum();
         // The number may have fallen by itself meanwhile.
         let step = step.max(-chain.desired);
         chain.set(Guard::Ramp, step, || Detail::Ramp { sample: at + 1, of: state.over });
@@ -38,12 +38,12 @@ fn step(total: u64, samples: u32, at: u32) -> u64 {
     if steps <= samples {
         let spacing = samples / steps;
         let position = at / spacing;
-        return match () {
-            () if at % spacing != 0 || steps <= position => 0,
-            // The rest stands once more after the step of its own size.
-            () if rest > 0 && largest - rest < position => largest + 1 - position,
-            () => largest - position,
-        };
+        if at % spacing != 0 || steps <= position {
+            return 0;
+        }
+        // The rest stands once more after the step of its own size.
+        let repeated = rest > 0 && largest - rest < position;
+        return largest + u64::from(repeated) - position;
     }
     // Shares of samples, samples − 1 … 1; what rounding leaves goes to the first ones, one each.
     let weights = u128::from(samples * (samples + 1) / 2);

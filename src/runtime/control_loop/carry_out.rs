@@ -253,7 +253,9 @@ impl Loop {
     /// Sets a timer for the policy's next replacement.
     pub(super) fn set_wake(&mut self, key: usize) {
         let at = self.clock.now();
-        let Some(due) = self.policy(key).and_then(|policy| policy.ledger.next_due()) else { return };
+        let Some(policy) = self.policy(key) else { return };
+        let Some(due) = policy.ledger.next_due() else { return };
+        let due = policy.ledger.state().backoff_until.map_or(due, |until| until.max(due));
         // What is due and has no room yet is looked at again at each tick and update.
         if at < due {
             self.timers.set(Instant::now() + due.since(at), Timer::Wake(key));
