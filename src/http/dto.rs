@@ -29,6 +29,20 @@ impl Serialize for Time {
     }
 }
 
+/// The answer of `GET /v1/policies`.
+#[derive(Debug, Serialize)]
+pub struct PoliciesJson<'a> {
+    /// Every policy, in the order of their names.
+    pub policies: Vec<PolicyJson<'a>>,
+}
+
+/// The answer of `GET /v1/tasks`.
+#[derive(Debug, Serialize)]
+pub struct AllTasksJson<'a> {
+    /// Every task, in the order of their ids.
+    pub tasks: Vec<TaskJson<'a>>,
+}
+
 /// One policy, as in `GET /v1/policies/NAME`.
 #[derive(Debug, Serialize)]
 pub struct PolicyJson<'a> {

@@ -173,21 +173,21 @@ mod tests {
 
     use super::*;
 
-    fn point(second: u64) -> Option<ChartPoint> {
+    fn point(second: u64) -> ChartPoint {
         let at = Time(SystemTime::UNIX_EPOCH + Duration::from_secs(second));
-        Some(ChartPoint { at, kind: "value", value: Some(0.0), setpoint: None, running: 0, in_flight: 0, acted: 0 })
+        ChartPoint { at, kind: "value", value: Some(0.0), setpoint: None, running: 0, in_flight: 0, acted: 0 }
     }
 
     #[test]
     fn a_ring_keeps_the_newest_ticks_once_each() {
         let mut ring = Ring::default();
         for second in 0..2000 {
-            ring.push(point(second));
-            ring.push(point(second));
+            ring.push(Some(point(second)));
+            ring.push(Some(point(second)));
         }
         assert_eq!(ring.points.len(), MAX_POINTS);
-        assert_eq!(ring.points.back().copied(), point(1999));
-        assert_eq!(ring.points.front().copied(), point(2000 - MAX_POINTS as u64));
+        assert_eq!(ring.points.back().copied(), Some(point(1999)));
+        assert_eq!(ring.points.front().copied(), Some(point(2000 - MAX_POINTS as u64)));
     }
 
     #[test]

@@ -1,14 +1,14 @@
 //! The HTTP API, its event stream, `/metrics` and the page.
 //!
 //! Everything in here looks at the engine through an [`EngineHandle`]: it reads published values, and tells the
-//! loop things as commands. It holds no state of its own but a bounded chart history ([`history`]).
+//! loop things as commands. It holds no state of its own but a bounded chart history.
 //!
 //! It does not read the environment, print or exit, and it does no TLS: beyond loopback it belongs behind
 //! something that does.
 //!
 //! Invariants:
 //! - every answer but the page and `/metrics` is JSON, every error `application/problem+json` (RFC 9457);
-//! - no request is looked at before [`gate`] has let it in (semantics §30);
+//! - no request is looked at before the gate has let it in (semantics §30);
 //! - nothing is unbounded: bodies, streams, the history, the time that a command may take.
 
 mod assets;

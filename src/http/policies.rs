@@ -10,7 +10,7 @@ use crate::runtime::handle::EngineHandle;
 
 use super::Api;
 use super::commands::ACTIONS;
-use super::dto::PolicyJson;
+use super::dto::{PoliciesJson, PolicyJson};
 use super::error::{Problem, nearest};
 use super::query::covers;
 
@@ -18,9 +18,9 @@ use super::query::covers;
 pub(super) async fn list(State(api): State<Api>, filter: super::query::PolicyFilter) -> Result<Response, Problem> {
     require_known(&api.handle, filter.names())?;
     let policies = api.handle.policies();
-    let shown: Vec<PolicyJson<'_>> =
+    let policies: Vec<PolicyJson<'_>> =
         policies.iter().filter(|policy| filter.takes(policy.name.as_str())).map(|policy| (&**policy).into()).collect();
-    Ok(Json(json!({ "policies": shown })).into_response())
+    Ok(Json(PoliciesJson { policies }).into_response())
 }
 
 /// One policy, or its history. A policy whose name ends in `/history` comes before another's history.

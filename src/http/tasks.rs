@@ -4,7 +4,6 @@ use axum::Json;
 use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, State};
 use axum::response::{IntoResponse, Response};
-use serde_json::json;
 
 use crate::core::model::TaskId;
 use crate::runtime::view::Command;
@@ -12,7 +11,7 @@ use crate::runtime::view::Command;
 use super::Api;
 use super::body::Fields;
 use super::commands::tell;
-use super::dto::TaskJson;
+use super::dto::{AllTasksJson, TaskJson};
 use super::error::{Problem, nearest};
 use super::policies::{policy_path, require_known};
 use super::query::PolicyFilter;
@@ -21,9 +20,9 @@ use super::query::PolicyFilter;
 pub(super) async fn list(State(api): State<Api>, filter: PolicyFilter) -> Result<Response, Problem> {
     require_known(&api.handle, filter.names())?;
     let tasks = api.handle.tasks();
-    let shown: Vec<TaskJson<'_>> =
+    let tasks: Vec<TaskJson<'_>> =
         tasks.iter().filter(|task| filter.takes(task.policy.as_str())).map(Into::into).collect();
-    Ok(Json(json!({ "tasks": shown })).into_response())
+    Ok(Json(AllTasksJson { tasks }).into_response())
 }
 
 /// Ends one task; a service replaces it.

@@ -1,5 +1,6 @@
 //! The HTTP API over real sockets, against an engine that the tests play.
 #![cfg(feature = "http")]
+#![expect(clippy::unwrap_used, reason = "a test that fails says where")]
 
 pub(crate) mod fake;
 
@@ -572,7 +573,7 @@ fn promtool(text: &str) {
     use std::process::{Command, Stdio};
 
     let Some(promtool) = crate::page::find_tool("promtool") else {
-        eprintln!("skipped: promtool is not installed");
+        crate::page::skipped("promtool is not installed");
         return;
     };
     let mut child = Command::new(promtool)

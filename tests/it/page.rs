@@ -1,5 +1,6 @@
 //! The page in a real Chromium, against an engine that the tests play.
 #![cfg(feature = "http")]
+#![expect(clippy::unwrap_used, reason = "a test that fails says where")]
 
 mod browser;
 
@@ -12,8 +13,8 @@ use setpoint::core::model::{PolicyName, Sample};
 use setpoint::http::HttpConfig;
 use setpoint::runtime::view::{Command, StreamEvent};
 
-pub(crate) use self::browser::find_tool;
 use self::browser::{Browser, with_browser};
+pub(crate) use self::browser::{find_tool, skipped};
 use crate::http::fake::{Fake, script_error, task};
 
 const CHART: &str = "document.querySelector('svg.chart')";

@@ -24,6 +24,8 @@ let serial = 0;
 let frame = 0;
 let listTimer = 0;
 let lastHeard = Date.now();
+let lastSync = 0;
+let streamOpen = false;
 /** How far the server's clock is ahead of ours. */
 let skew = 0;
 
@@ -198,16 +200,38 @@ async function readReadiness() {
 
 function onOpen() {
   setConnection("live", "Live");
+  streamOpen = true;
+  lastSync = 0;
+  resync();
+}
+
+let resyncTimer = 0;
+/** Reads everything again, but not more often than every few seconds: a reader that lags has enough to do. */
+function resync() {
+  const wait = lastSync + SLOW_POLL_MS - Date.now();
+  clearTimeout(resyncTimer);
+  if (wait > 0) {
+    resyncTimer = setTimeout(resync, wait);
+    return;
+  }
+  lastSync = Date.now();
   // What happened meanwhile is in the lists and the history.
   for (const entry of entries.values()) {
     entry.loaded = false;
     if (entry.visible) loadHistory(entry);
   }
-  readAll().catch((error) => setConnection("lost", `The policies cannot be read: ${error.message}`));
+  readAll().then(
+    () => streamOpen && setConnection("live", "Live"),
+    (error) => {
+      setConnection("lost", `The policies cannot be read: ${error.message}`);
+      if (streamOpen) resyncTimer = setTimeout(resync, SLOW_POLL_MS);
+    },
+  );
   readReadiness();
 }
 
 function onLost(why, delay) {
+  streamOpen = false;
   const since = timeOfDay(lastHeard);
   setConnection("lost", `Connection lost (${why}). Figures are from ${since}; next try in ${Math.ceil(delay / 1000)} s.`);
 }
@@ -236,9 +260,7 @@ const handlers = {
     const entry = entries.get(policy);
     if (entry) entry.held = held;
   },
-  lagged() {
-    onOpen();
-  },
+  lagged: resync,
 };
 
 let readTimer = 0;

@@ -136,8 +136,7 @@ fn obey(handle: &EngineHandle, publisher: &DetachedPublisher, command: Command) 
         }),
         Command::ClearOverride { policy } => change(&policy, &|p| p.bounds_override = None),
         Command::Reload { policy: None } | Command::KillTask { .. } => Ok(None),
-        Command::Reload { policy: Some(policy) } => Ok(handle.policy(policy.as_str())),
-        Command::Evaluate { policy } => Ok(handle.policy(policy.as_str())),
+        Command::Reload { policy: Some(policy) } | Command::Evaluate { policy } => Ok(handle.policy(policy.as_str())),
         Command::Adopt { old: policy, .. } | Command::Remove { policy } => {
             Err(CommandError::Conflict(format!("`{policy}` is not retired")))
         }

@@ -22,6 +22,12 @@ pub(crate) fn find_tool(name: &str) -> Option<PathBuf> {
     own.chain(std::env::split_paths(&path)).map(|dir| dir.join(name)).find(|file| file.is_file())
 }
 
+/// Says that a test did not do its work.
+#[expect(clippy::print_stderr, reason = "the test runner shows it")]
+pub(crate) fn skipped(why: &str) {
+    eprintln!("skipped: {why}");
+}
+
 /// Whether this is a run that may not leave anything out.
 fn is_ci() -> bool {
     std::env::var_os("CI") == Some(OsString::from("true"))
@@ -31,7 +37,7 @@ fn is_ci() -> bool {
 struct Driver {
     child: Child,
     port: u16,
-    _profile: tempfile::TempDir,
+    profile: tempfile::TempDir,
 }
 
 impl Drop for Driver {
@@ -62,7 +68,7 @@ impl Driver {
             .expect("chromedriver says its port");
         // The pipe is read to its end, so that the driver never waits for a reader.
         std::thread::spawn(move || lines.for_each(drop));
-        Self { child, port, _profile: tempfile::tempdir().unwrap() }
+        Self { child, port, profile: tempfile::tempdir().unwrap() }
     }
 
     fn url(&self, path: &str) -> String {
@@ -82,14 +88,14 @@ pub(crate) struct Browser {
 pub(crate) async fn with_browser<F: Future<Output = ()> + Send + 'static>(story: impl FnOnce(Browser) -> F) {
     let Some(chromedriver) = find_tool("chromedriver") else {
         assert!(!is_ci(), "chromedriver is needed: apt-get install chromium chromium-driver");
-        eprintln!("skipped: chromedriver is not installed");
+        skipped("chromedriver is not installed");
         return;
     };
     let driver = Driver::start(&chromedriver);
     let mut options = json!({ "args": [
         "--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--window-size=1200,900",
         "--disable-background-networking", "--disable-component-update", "--no-first-run", "--no-proxy-server",
-        format!("--user-data-dir={}", driver._profile.path().display()),
+        format!("--user-data-dir={}", driver.profile.path().display()),
     ]});
     if let Some(chromium) = find_tool("chromium") {
         options["binary"] = json!(chromium);
