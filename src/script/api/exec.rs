@@ -218,9 +218,10 @@ impl Group {
 
 impl Drop for Group {
     fn drop(&mut self) {
-        if let Some(leader) = self.0 {
-            // It may have ended by itself in the meantime, which is as good.
-            drop(kill_process_group(leader, Signal::KILL));
+        let killed = self.0.map_or(Ok(()), |leader| kill_process_group(leader, Signal::KILL));
+        if let Err(error) = killed {
+            // Most often it has ended by itself in the meantime, which is as good.
+            tracing::debug!(%error, group = ?self.0, "a command's process group was not killed");
         }
     }
 }

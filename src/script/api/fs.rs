@@ -90,20 +90,13 @@ pub(super) const MODULE: ModuleDoc = ModuleDoc {
 
 fn register(lua: &Lua) -> mlua::Result<Table> {
     let module = lua.create_table()?;
-    module.raw_set("count", query(lua, "fs.count", Query::entries, |folder, query| folder.count(query), 0)?)?;
-    module.raw_set(
-        "list",
-        query(lua, "fs.list", Query::entries, |folder, query| folder.list(query), Names::default())?,
-    )?;
-    module
-        .raw_set("read", query(lua, "fs.read", Query::content, |files, query| files.read(query), Bytes::default())?)?;
-    module.raw_set(
-        "lines",
-        query(lua, "fs.lines", Query::content, |files, query| files.lines(query), Names::default())?,
-    )?;
-    module.raw_set("exists", query(lua, "fs.exists", Query::path, |files, query| files.exists(query), false)?)?;
-    module.raw_set("size", query(lua, "fs.size", Query::path, |files, query| files.size(query), 0)?)?;
-    module.raw_set("mtime", query(lua, "fs.mtime", Query::path, |files, query| files.mtime(query), 0.0)?)?;
+    module.raw_set("count", query(lua, "fs.count", Query::entries, Files::count, 0)?)?;
+    module.raw_set("list", query(lua, "fs.list", Query::entries, Files::list, Names::default())?)?;
+    module.raw_set("read", query(lua, "fs.read", Query::content, Files::read, Bytes::default())?)?;
+    module.raw_set("lines", query(lua, "fs.lines", Query::content, Files::lines, Names::default())?)?;
+    module.raw_set("exists", query(lua, "fs.exists", Query::path, Files::exists, false)?)?;
+    module.raw_set("size", query(lua, "fs.size", Query::path, Files::size, 0)?)?;
+    module.raw_set("mtime", query(lua, "fs.mtime", Query::path, Files::mtime, 0.0)?)?;
     Ok(module)
 }
 
@@ -320,7 +313,7 @@ impl Files {
     fn open(&self, query: &Query) -> Result<File, Problem> {
         let path = self.existing(query)?;
         // The canonical path has no link left to follow, and a pipe must not block the thread.
-        let flags = (OFlags::NOFOLLOW | OFlags::NONBLOCK).bits() as i32;
+        let flags = (OFlags::NOFOLLOW | OFlags::NONBLOCK).bits().cast_signed();
         let file = File::options().read(true).custom_flags(flags).open(&path).map_err(|error| query.problem(error))?;
         if !self.still_allows(&file) {
             return Err(query.problem("was replaced while it was opened"));

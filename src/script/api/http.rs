@@ -62,7 +62,7 @@ pub(super) const MODULE: ModuleDoc = ModuleDoc {
             params: &[("method", "string"), ("url", "string"), ("options?", "setpoint.http.Options")],
             returns: &["setpoint.http.Response"],
             access: Access::Effect,
-            doc: "A request by any of these methods, or OPTIONS. GET and HEAD are reads here too.",
+            doc: "A request by any of these methods, or OPTIONS. GET and HEAD are reads here too, the others only for warmer, cooler, drain and stop.",
         },
         FunctionDoc {
             name: "response:json",

@@ -76,7 +76,7 @@ pub(super) const MODULE: ModuleDoc = ModuleDoc {
 fn register(lua: &Lua) -> mlua::Result<Table> {
     let module = lua.create_table()?;
     module.raw_set("count", query(lua, "process.count", 1, |filter| Ok(filter.find()?.len()), 0)?)?;
-    module.raw_set("list", query(lua, "process.list", 1, |filter| filter.list(), Vec::new())?)?;
+    module.raw_set("list", query(lua, "process.list", 1, Filter::list, Vec::new())?)?;
     module.raw_set("loadavg", query(lua, "process.loadavg", 0, |_| proc::loadavg().map(Load), Load::default())?)?;
     module.raw_set("memory", query(lua, "process.memory", 0, |_| proc::memory(), proc::Memory::default())?)?;
     module.raw_set(

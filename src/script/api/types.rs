@@ -312,7 +312,7 @@ const CLASSES: &[Class] = &[
     Class {
         name: "setpoint.Simulate",
         doc: "Settings of a simulation.",
-        keys: &[key("metric", "fun(ctx: setpoint.Ctx): number?", "In place of the policy's metric.")],
+        keys: &[key("metric", "(fun(ctx: setpoint.Ctx): number?)?", "In place of the policy's metric.")],
     },
     Class {
         name: "setpoint.Report",
@@ -441,35 +441,58 @@ fn class(out: &mut String, name: &str, doc: &str, keys: &[KeyDoc]) {
 }
 
 fn module(out: &mut String, module: &ModuleDoc) {
-    for line in module.types {
-        // Classes stand apart, so that a field is never taken for one of the class before.
-        let gap = if line.starts_with("@class") { "\n" } else { "" };
-        out.push_str(&format!("{gap}---{line}\n"));
+    let mut handles: Vec<(&str, String)> = Vec::new();
+    for (handle, _) in module.functions.iter().filter_map(|item| item.name.split_once(':')) {
+        if handles.iter().all(|(known, _)| *known != handle) {
+            handles.push((handle, format!("setpoint.{}.{}", module.name, capitalised(handle))));
+        }
+    }
+    // A handle's class stands with its methods, the others before the module.
+    for group in groups(module.types).filter(|group| handles.iter().all(|(_, class)| !is_class(group, class))) {
+        lines(out, group);
     }
     out.push_str(&format!("\n---{}\n---@class setpoint.{}\n", module.doc, module.name));
     for (name, lua_type, doc) in module.fields {
         out.push_str(&format!("---@field {name} {lua_type} {doc}\n"));
     }
     out.push_str(&format!("local {} = {{}}\n", module.name));
-    let mut handles = Vec::new();
-    for item in module.functions {
-        if let Some((handle, _)) = item.name.split_once(':') {
-            if !handles.contains(&handle) {
-                handles.push(handle);
-                let class = capitalised(handle);
-                out.push_str(&format!("\n---@class setpoint.{}.{class}\nlocal {class} = {{}}\n", module.name));
-            }
-        }
+    for item in module.functions.iter().filter(|item| !item.name.contains(':')) {
         function(out, module.name, item);
+    }
+    for (handle, class) in &handles {
+        match groups(module.types).find(|group| is_class(group, class)) {
+            Some(group) => lines(out, group),
+            None => out.push_str(&format!("\n---@class {class}\n")),
+        }
+        out.push_str(&format!("local {} = {{}}\n", capitalised(handle)));
+        let is_method = |item: &&FunctionDoc| item.name.split_once(':').is_some_and(|(owner, _)| owner == *handle);
+        for item in module.functions.iter().filter(is_method) {
+            function(out, module.name, item);
+        }
+    }
+}
+
+/// The lines of each class.
+fn groups(types: &'static [&'static str]) -> impl Iterator<Item = &'static [&'static str]> {
+    types.chunk_by(|_, next| !next.starts_with("@class"))
+}
+
+fn is_class(group: &[&str], class: &str) -> bool {
+    group.first().is_some_and(|line| line.split(' ').any(|word| word == class))
+}
+
+fn lines(out: &mut String, group: &[&str]) {
+    out.push('\n');
+    for line in group {
+        out.push_str(&format!("---{line}\n"));
     }
 }
 
 fn function(out: &mut String, module: &str, item: &FunctionDoc) {
-    out.push_str(&format!("\n---{}", item.doc));
-    out.push_str(match item.access {
-        Access::Effect => " (An effect: only in warmer, cooler, drain and stop.)\n",
-        Access::Read | Access::Pure => "\n",
-    });
+    // Where only some calls are effects, the text says which.
+    let is_effect = item.access == Access::Effect && !item.doc.contains("are reads");
+    let where_allowed = if is_effect { " Only in warmer, cooler, drain and stop." } else { "" };
+    out.push_str(&format!("\n---{}{where_allowed}\n", item.doc));
     for (name, lua_type) in item.params {
         out.push_str(&format!("---@param {name} {lua_type}\n"));
     }
