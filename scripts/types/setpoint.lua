@@ -11,7 +11,7 @@
 ---@field target? (number|fun(ctx: setpoint.Ctx): number) The setpoint.
 ---@field warmer? (string|setpoint.Task.Template|fun(n: integer, ctx: setpoint.Ctx): integer?) Raises the metric: a function, or a task of which n are launched.
 ---@field cooler? (string|setpoint.Task.Template|fun(n: integer, ctx: setpoint.Ctx): integer?) Lowers the metric: a function, or a task of which n are launched.
----@field decide? (fun(ctx: setpoint.Ctx): setpoint.Decision) A law of one's own: `{ desired = n }` or `{ adjust = n }`. Goes with `control.law = "decide"`.
+---@field decide? (fun(ctx: setpoint.Ctx): setpoint.Decision) A law of one's own: `{ desired = n }` or `{ adjust = n }`.
 ---@field victims? (fun(tasks: setpoint.Task[], n: integer, ctx: setpoint.Ctx): (setpoint.Task|string)[]) Which tasks go first: tasks or their ids, in order.
 ---@field drain? (fun(task: setpoint.Task, ctx: setpoint.Ctx): boolean?) Called before a task is killed: true or nil lets it go, false asks again at the next tick, until the grace is over.
 ---@field stop? (fun(ctx: setpoint.Ctx): integer?) An exit code ends the policy.
@@ -41,8 +41,8 @@
 ---@field cwd? string Working folder; relative ones start at the policy's folder.
 ---@field output? ("auto"|"null"|"inherit") Where a local task's output goes; `"auto"` is a file under the state folder.
 ---@field executor? string Which executor runs it, on Mesos.
----@field ready? (string|number|"healthy") When a running task is ready: at once, after a duration, or when it is healthy.
----@field grace? (string|number) Time between TERM and KILL.
+---@field ready? ("running"|"healthy"|string|number) When a running task is ready: at once, after a duration, or when it is healthy.
+---@field grace? (string|number) Time between TERM and KILL; 10 s unless given.
 ---@field on_end? ("stop"|"keep") What happens to tasks when `stop` or `max_failures` ends the policy.
 ---@field on_gone? ("stop"|"keep") What happens to them when a fleet's row is gone.
 ---@field replace? ("keep"|"rolling") What happens to running tasks when the command or image changes; `"keep"` unless given.
@@ -50,7 +50,7 @@
 
 ---Law and guards.
 ---@class (exact) setpoint.Control
----@field law? ("proportional"|"relay"|"step"|"count"|"decide") `"proportional"` unless given.
+---@field law? ("proportional"|"relay"|"step"|"count"|"decide") `"proportional"` unless given; `"decide"` where there is that function.
 ---@field per_task? number Metric units that one task is worth; 1 unless given.
 ---@field compat? boolean For `relay`: reproduce the original's undefined cases.
 ---@field steps? setpoint.Step[] For `step`: the thresholds.
@@ -60,8 +60,8 @@
 ---@field tolerance? (number|string) Deviations up to this are left alone; `"10%"` is relative to the setpoint. 0 unless given.
 ---@field cooldown? (string|number|setpoint.UpDown) Least time between actions; none unless given.
 ---@field stabilization? (string|number|setpoint.UpDown) Windows over which the most careful proposal counts; none unless given.
----@field step? setpoint.StepLimits Most change at once, or in a period; no limit unless given.
----@field confirm? setpoint.Confirm How often a direction must be seen before it is acted on.
+---@field step? (integer|string|setpoint.StepLimit|setpoint.StepLimits) Most change at once, or in a period: tasks, or `"50%"`; no limit unless given.
+---@field confirm? (integer|setpoint.Confirm) How often a direction must be seen before it is acted on; a number is in a row.
 ---@field ramp? integer Over how many first samples the first adjustment is spread; 1 unless given.
 ---@field lag? (string|number) Time from ready, or gone, to the full effect in the sample; 0 unless given.
 ---@field lookback? integer Samples that the history keeps; 64 unless given, 1000 for `relay`.
@@ -76,7 +76,7 @@
 ---@field params table<string, boolean|number|string> The policy's parameters.
 ---@field policy string The policy's name.
 ---@field sample? number The last sample when it is fresh, else nil.
----@field sample_kind "value"|"missing"|"stale"|"error" What the last sample was.
+---@field sample_kind? ("value"|"missing"|"stale"|"error") What the last sample was; nil before the first.
 ---@field setpoint? number The last setpoint.
 ---@field deviation? number setpoint − sample, when there are both.
 ---@field history setpoint.Point[] Fresh samples, oldest first.
@@ -97,12 +97,12 @@
 ---@field ready boolean Whether it is ready.
 ---@field helper boolean Whether it is a helper (`count = false`).
 ---@field by "law"|"min"|"replacement"|"warmer"|"cooler"|"helper" Who asked for it.
----@field backend string Where it runs.
 ---@field host? string Host name or address.
 ---@field ports table<string, integer> Port name to number outside.
 ---@field pid? integer Process id, on the local backend.
 ---@field container? string Container id, where there is one.
 ---@field started number When it was asked for, in seconds since 1970.
+---@field age number Seconds since then.
 ---@field cpu? number Share of one core in percent, once sampled.
 ---@field memory? integer Resident bytes, once sampled.
 
@@ -153,9 +153,10 @@
 
 ---A threshold of the law `step`.
 ---@class (exact) setpoint.Step
----@field above? number Fires when the sample is above this.
+---@field above? number Fires when the sample is above this; either this or `below`.
 ---@field below? number Fires when the sample is below this.
----@field adjust integer Tasks: positive launches, negative kills.
+---@field add? integer How many tasks to launch; either this or `remove`.
+---@field remove? integer How many tasks to end.
 
 ---n of the last `of` ticks, or n in all since the last action.
 ---@class (exact) setpoint.Confirm
@@ -190,7 +191,7 @@
 
 ---A sample that is remembered.
 ---@class (exact) setpoint.Point
----@field at number When, in seconds since 1970.
+---@field at number When, in seconds of the loop's own clock: only differences mean anything.
 ---@field value number The sample.
 ---@field setpoint number The setpoint of that tick.
 
@@ -204,13 +205,16 @@
 ---@class setpoint.Workload
 local Workload = {}
 
----Asks for n more tasks. Recorded before it is carried out, and cut to `max`.
+---Asks for n more tasks. Recorded before it is carried out, and cut to `max`. With a command or image of its own a task takes
+---nothing from the workload; without, the other options go over the workload's task.
 ---@param n integer
----@param task? setpoint.Task.Launch What to launch in place of the workload's own task.
+---@param task? setpoint.Task.Launch
+---@return integer n
 function Workload:launch(n, task) end
 
----Asks for the end of n tasks, or of these. Cut to `min`.
+---Asks for the end of n tasks, or of these (tasks or their ids). Cut to `min`.
 ---@param what integer|setpoint.Task|string|(setpoint.Task|string)[]
+---@return integer n
 function Workload:kill(what) end
 
 ---@class setpoint.lib
@@ -220,6 +224,12 @@ setpoint = {}
 ---@param fleet setpoint.Fleet
 ---@return setpoint.Fleet
 function setpoint.fleet(fleet) end
+
+---Declares the policy's parameters with their defaults, once, while the file is loaded; `--set name=value` overrides them.
+---@generic T: table<string, boolean|number|string>
+---@param defaults T
+---@return T
+function setpoint.params(defaults) end
 
 ---@class (exact) setpoint.exec.Options
 ---@field timeout? string|number `"10s"` unless given; the tick's deadline holds anyway.
