@@ -205,8 +205,8 @@
 ---@class setpoint.Workload
 local Workload = {}
 
----Asks for n more tasks. Recorded before it is carried out, and cut to `max`. With a command or image of its own a task takes
----nothing from the workload; without, the other options go over the workload's task.
+---Asks for n more tasks. Recorded before it is carried out, and cut to `max`. With a command or image of its own a task
+---takes nothing from the workload; without, the other options go over the workload's task.
 ---@param n integer
 ---@param task? setpoint.Task.Launch
 ---@return integer n
@@ -225,7 +225,8 @@ setpoint = {}
 ---@return setpoint.Fleet
 function setpoint.fleet(fleet) end
 
----Declares the policy's parameters with their defaults, once, while the file is loaded; `--set name=value` overrides them.
+---Declares the policy's parameters with their defaults, once, while the file is loaded; `--set name=value` overrides
+---them.
 ---@generic T: table<string, boolean|number|string>
 ---@param defaults T
 ---@return T

@@ -1,6 +1,7 @@
 ---@meta setpoint.params
 
----Declares the policy's parameters with their defaults; `--set name=value` overrides them. Unknown keys of the result raise.
+---Declares the policy's parameters with their defaults; `--set name=value` overrides them. Unknown keys of the result
+---raise.
 ---@generic T: table<string, boolean|number|string>
 ---@param defaults T
 ---@return T

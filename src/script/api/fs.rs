@@ -36,13 +36,16 @@ const fn read(
 
 pub(super) const MODULE: ModuleDoc = ModuleDoc {
     name: "fs",
-    doc: "Counts and reads files below the policy's own folder and the folders that the host allows (`[policy] read_dirs`). \
+    doc: "Counts and reads files below the policy's own folder and the folders that the host allows (`[policy] \
+         read_dirs`). \
           Relative paths start at the policy's folder. Reads only. What does not exist raises, but for `exists`.",
     types: &[
         "@class (exact) setpoint.fs.Options",
-        "@field kind? \"file\"|\"folder\"|\"any\" Which entries count; `\"file\"` (all that are not folders) unless given.",
+        "@field kind? \"file\"|\"folder\"|\"any\" Which entries count; `\"file\"` (all that are not folders) unless \
+         given.",
         "@class (exact) setpoint.fs.ReadOptions",
-        "@field max? string|number Most bytes, e.g. `\"64KiB\"`; the host's `body` limit (4 MiB) unless given. A larger file raises.",
+        "@field max? string|number Most bytes, e.g. `\"64KiB\"`; the host's `body` limit (4 MiB) unless given. A \
+         larger file raises.",
     ],
     fields: &[],
     functions: &[
@@ -50,7 +53,8 @@ pub(super) const MODULE: ModuleDoc = ModuleDoc {
             "count",
             &[("folder", "string"), ("pattern?", "string"), ("options?", "setpoint.fs.Options")],
             &["integer"],
-            "How many entries of a folder match a pattern such as `*.job` (`*` unless given; names with a leading dot only match a \
+            "How many entries of a folder match a pattern such as `*.job` (`*` unless given; names with a leading \
+             dot only match a \
              pattern with one). While a file loads: 0.",
         ),
         read(

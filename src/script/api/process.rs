@@ -53,7 +53,8 @@ pub(super) const MODULE: ModuleDoc = ModuleDoc {
             "count",
             &[("filter?", "string|setpoint.process.Filter")],
             &["integer"],
-            "How many processes there are whose command line holds a text, or that a filter names. While a file loads: 0.",
+            "How many processes there are whose command line holds a text, or that a filter names. While a file \
+             loads: 0.",
         ),
         read(
             "list",
@@ -65,7 +66,8 @@ pub(super) const MODULE: ModuleDoc = ModuleDoc {
             "cpu_percent",
             &[],
             &["number?"],
-            "How busy all cores were, 0 to 100, since the policy file asked before (at least 0.2 s ago). The first call gives nil.",
+            "How busy all cores were, 0 to 100, since the policy file asked before (at least 0.2 s ago). The first \
+             call gives nil.",
         ),
         read("loadavg", &[], &["setpoint.process.Load"], "The kernel's load averages. While a file loads: zeros."),
         read("memory", &[], &["setpoint.process.Memory"], "Memory of the machine. While a file loads: zeros."),

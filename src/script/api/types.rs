@@ -38,7 +38,8 @@ pub const POLICY_KEYS: &[KeyDoc] = &[
     key(
         "metric",
         "(fun(ctx: setpoint.Ctx): number?, (number|setpoint.Report)?)?",
-        "The sample. nil is missing; a second result is its age in seconds, or `{ age, reported }`. Not needed by the laws `count` and \
+        "The sample. nil is missing; a second result is its age in seconds, or `{ age, reported }`. Not needed by \
+         the laws `count` and \
          `decide`.",
     ),
     key("target", "(number|fun(ctx: setpoint.Ctx): number)?", "The setpoint."),
@@ -65,7 +66,8 @@ pub const POLICY_KEYS: &[KeyDoc] = &[
     key(
         "drain",
         "(fun(task: setpoint.Task, ctx: setpoint.Ctx): boolean?)?",
-        "Called before a task is killed: true or nil lets it go, false asks again at the next tick, until the grace is over.",
+        "Called before a task is killed: true or nil lets it go, false asks again at the next tick, until the grace \
+         is over.",
     ),
     key("stop", "(fun(ctx: setpoint.Ctx): integer?)?", "An exit code ends the policy."),
     key(
@@ -319,7 +321,8 @@ const CLASSES: &[Class] = &[
     },
     Class {
         name: "setpoint.OnMissing",
-        doc: "`{ keep = \"60s\" }` goes on with the last value, upwards only; `{ fallback = n, after = \"5m\" }` sees that n run.",
+        doc: "`{ keep = \"60s\" }` goes on with the last value, upwards only; `{ fallback = n, after = \"5m\" }` \
+             sees that n run.",
         keys: &[
             key("keep", "(string|number)?", "For how long."),
             key("fallback", "integer?", "How many."),
@@ -377,8 +380,8 @@ const TAIL: &str = "\
 ---@class setpoint.Workload
 local Workload = {}
 
----Asks for n more tasks. Recorded before it is carried out, and cut to `max`. With a command or image of its own a task takes
----nothing from the workload; without, the other options go over the workload's task.
+---Asks for n more tasks. Recorded before it is carried out, and cut to `max`. With a command or image of its own a task
+---takes nothing from the workload; without, the other options go over the workload's task.
 ---@param n integer
 ---@param task? setpoint.Task.Launch
 ---@return integer n
@@ -397,7 +400,8 @@ setpoint = {}
 ---@return setpoint.Fleet
 function setpoint.fleet(fleet) end
 
----Declares the policy's parameters with their defaults, once, while the file is loaded; `--set name=value` overrides them.
+---Declares the policy's parameters with their defaults, once, while the file is loaded; `--set name=value` overrides
+---them.
 ---@generic T: table<string, boolean|number|string>
 ---@param defaults T
 ---@return T
@@ -417,7 +421,8 @@ pub fn files() -> Vec<(String, String)> {
 const PARAMS: &str = "\
 ---@meta setpoint.params
 
----Declares the policy's parameters with their defaults; `--set name=value` overrides them. Unknown keys of the result raise.
+---Declares the policy's parameters with their defaults; `--set name=value` overrides them. Unknown keys of the result
+---raise.
 ---@generic T: table<string, boolean|number|string>
 ---@param defaults T
 ---@return T

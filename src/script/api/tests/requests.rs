@@ -295,7 +295,7 @@ fn arguments_are_checked_before_anything_is_sent() {
         ("get('http://h', 5)", "http.get: argument 2: expected a table of options, got 5"),
         (
             "get('http://h', { timout = 5 })",
-            "http.get: unknown option \"timout\", did you mean timeout? (known: headers, query, body, json, basic, bearer, timeout, max_body, follow)",
+            "http.get: unknown option \"timout\" (known: headers, query, body, json, basic, bearer, timeout, max_body, follow); did you mean `timeout`?",
         ),
         (
             "get('http://h', { timeout = {} })",
