@@ -28,11 +28,11 @@ fn committed_types_are_what_the_tables_say() {
             "scripts/types/{name} is not what `types::files` makes: set SETPOINT_WRITE_TYPES=1 to write it"
         );
     }
-    let mut committed: Vec<_> =
-        fs::read_dir(folder().join("setpoint")).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    let entries = fs::read_dir(folder().join("setpoint")).unwrap();
+    let mut committed: Vec<String> = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
     committed.sort();
-    let mut named: Vec<_> =
-        expected.iter().filter_map(|(name, _)| Some(name.strip_prefix("setpoint/")?.into())).collect();
+    let named = expected.iter().filter_map(|(name, _)| name.strip_prefix("setpoint/").map(str::to_owned));
+    let mut named: Vec<String> = named.collect();
     named.sort();
     assert_eq!(committed, named, "no file of a module that is gone");
 }

@@ -143,7 +143,7 @@ impl Options {
             if text(&key).is_none_or(|key| !keys.contains(&key.as_str())) {
                 let near = text(&key).map(|key| did_you_mean(&key, keys.iter().copied())).unwrap_or_default();
                 let known = keys.join(", ");
-                let text = format!("{function}: unknown option {}{near} (known: {known})", describe(&key));
+                let text = format!("{function}: unknown option {} (known: {known}){near}", describe(&key));
                 return Err(mlua::Error::runtime(text));
             }
         }
@@ -279,7 +279,7 @@ pub(crate) fn quoted(text: &str) -> String {
     format!("\"{short}\"")
 }
 
-/// `, did you mean …?` when one of `known` is near `word`.
+/// `; did you mean …?` when one of `known` is near `word`.
 pub(crate) fn did_you_mean<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) -> String {
     // A long word is never a slip of the finger, and comparing it with every key would cost time.
     if word.len() > 64 {
@@ -290,7 +290,7 @@ pub(crate) fn did_you_mean<'a>(word: &str, known: impl IntoIterator<Item = &'a s
         .map(|candidate| (strsim::damerau_levenshtein(word, candidate), candidate))
         .filter(|(distance, candidate)| *distance <= (candidate.len() / 3).max(1))
         .min();
-    nearest.map(|(_, candidate)| format!(", did you mean {candidate}?")).unwrap_or_default()
+    nearest.map(|(_, candidate)| format!("; did you mean `{candidate}`?")).unwrap_or_default()
 }
 
 /// The elements of a list of finite numbers, or of points (`{ value = … }`, as in `ctx.history`).

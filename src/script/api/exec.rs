@@ -24,14 +24,17 @@ const PARAMS: &[(&str, &str)] = &[("command", "string[]"), ("options?", "setpoin
 
 pub(super) const MODULE: ModuleDoc = ModuleDoc {
     name: "exec",
-    doc: "Runs commands, when the host allows it (`[policy] exec = true`). A command is a list (no shell), starts in the policy's \
-          folder with a bare environment (PATH and what `env` says), and is killed with its process group when its time is over.",
+    doc: "Runs commands, when the host allows it (`[policy] exec = true`). A command is a list (no shell), starts in \
+         the policy's \
+          folder with a bare environment (PATH and what `env` says), and is killed with its process group when its \
+          time is over.",
     types: &[
         "@class (exact) setpoint.exec.Options",
         "@field timeout? string|number `\"10s\"` unless given; the tick's deadline holds anyway.",
         "@field stdin? string What the command reads; nothing unless given.",
         "@field env? table<string, string> Further environment variables.",
-        "@field max_output? string|number Most bytes of standard output, and of standard error; the host's `body` limit unless given.",
+        "@field max_output? string|number Most bytes of standard output, and of standard error; the host's `body` \
+         limit unless given.",
         "@class (exact) setpoint.exec.Result",
         "@field code? integer Exit code; nil when a signal ended it.",
         "@field signal? integer The signal that ended it.",
@@ -47,15 +50,18 @@ pub(super) const MODULE: ModuleDoc = ModuleDoc {
             params: PARAMS,
             returns: &["setpoint.exec.Result"],
             access: Access::Read,
-            doc: "Runs a command that only looks, e.g. for a metric; it runs in a dry run too. A command that cannot be started, takes \
-                  too long or writes too much raises; an exit code does not. While a file loads: `code = 0` and no output.",
+            doc: "Runs a command that only looks, e.g. for a metric; it runs in a dry run too. A command that cannot \
+                 be started, takes \
+                  too long or writes too much raises; an exit code does not. While a file loads: `code = 0` and no \
+                  output.",
         },
         FunctionDoc {
             name: "run",
             params: PARAMS,
             returns: &["setpoint.exec.Result"],
             access: Access::Effect,
-            doc: "Runs a command that changes something, like `exec.read` otherwise. In a dry run: `code = 0`, no output, `stub = true`.",
+            doc: "Runs a command that changes something, like `exec.read` otherwise. In a dry run: `code = 0`, no \
+                 output, `stub = true`.",
         },
     ],
     register,
@@ -218,9 +224,10 @@ impl Group {
 
 impl Drop for Group {
     fn drop(&mut self) {
-        if let Some(leader) = self.0 {
-            // It may have ended by itself in the meantime, which is as good.
-            kill_process_group(leader, Signal::KILL).ok();
+        let killed = self.0.map_or(Ok(()), |leader| kill_process_group(leader, Signal::KILL));
+        if let Err(error) = killed {
+            // Most often it has ended by itself in the meantime, which is as good.
+            tracing::debug!(%error, group = ?self.0, "a command's process group was not killed");
         }
     }
 }

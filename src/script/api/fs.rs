@@ -36,13 +36,16 @@ const fn read(
 
 pub(super) const MODULE: ModuleDoc = ModuleDoc {
     name: "fs",
-    doc: "Counts and reads files below the policy's own folder and the folders that the host allows (`[policy] read_dirs`). \
+    doc: "Counts and reads files below the policy's own folder and the folders that the host allows (`[policy] \
+         read_dirs`). \
           Relative paths start at the policy's folder. Reads only. What does not exist raises, but for `exists`.",
     types: &[
         "@class (exact) setpoint.fs.Options",
-        "@field kind? \"file\"|\"folder\"|\"any\" Which entries count; `\"file\"` (all that are not folders) unless given.",
+        "@field kind? \"file\"|\"folder\"|\"any\" Which entries count; `\"file\"` (all that are not folders) unless \
+         given.",
         "@class (exact) setpoint.fs.ReadOptions",
-        "@field max? string|number Most bytes, e.g. `\"64KiB\"`; the host's `body` limit (4 MiB) unless given. A larger file raises.",
+        "@field max? string|number Most bytes, e.g. `\"64KiB\"`; the host's `body` limit (4 MiB) unless given. A \
+         larger file raises.",
     ],
     fields: &[],
     functions: &[
@@ -50,7 +53,8 @@ pub(super) const MODULE: ModuleDoc = ModuleDoc {
             "count",
             &[("folder", "string"), ("pattern?", "string"), ("options?", "setpoint.fs.Options")],
             &["integer"],
-            "How many entries of a folder match a pattern such as `*.job` (`*` unless given; names with a leading dot only match a \
+            "How many entries of a folder match a pattern such as `*.job` (`*` unless given; names with a leading \
+             dot only match a \
              pattern with one). While a file loads: 0.",
         ),
         read(
@@ -90,20 +94,13 @@ pub(super) const MODULE: ModuleDoc = ModuleDoc {
 
 fn register(lua: &Lua) -> mlua::Result<Table> {
     let module = lua.create_table()?;
-    module.raw_set("count", query(lua, "fs.count", Query::entries, |folder, query| folder.count(query), 0)?)?;
-    module.raw_set(
-        "list",
-        query(lua, "fs.list", Query::entries, |folder, query| folder.list(query), Names::default())?,
-    )?;
-    module
-        .raw_set("read", query(lua, "fs.read", Query::content, |files, query| files.read(query), Bytes::default())?)?;
-    module.raw_set(
-        "lines",
-        query(lua, "fs.lines", Query::content, |files, query| files.lines(query), Names::default())?,
-    )?;
-    module.raw_set("exists", query(lua, "fs.exists", Query::path, |files, query| files.exists(query), false)?)?;
-    module.raw_set("size", query(lua, "fs.size", Query::path, |files, query| files.size(query), 0)?)?;
-    module.raw_set("mtime", query(lua, "fs.mtime", Query::path, |files, query| files.mtime(query), 0.0)?)?;
+    module.raw_set("count", query(lua, "fs.count", Query::entries, Files::count, 0)?)?;
+    module.raw_set("list", query(lua, "fs.list", Query::entries, Files::list, Names::default())?)?;
+    module.raw_set("read", query(lua, "fs.read", Query::content, Files::read, Bytes::default())?)?;
+    module.raw_set("lines", query(lua, "fs.lines", Query::content, Files::lines, Names::default())?)?;
+    module.raw_set("exists", query(lua, "fs.exists", Query::path, Files::exists, false)?)?;
+    module.raw_set("size", query(lua, "fs.size", Query::path, Files::size, 0)?)?;
+    module.raw_set("mtime", query(lua, "fs.mtime", Query::path, Files::mtime, 0.0)?)?;
     Ok(module)
 }
 
@@ -320,7 +317,7 @@ impl Files {
     fn open(&self, query: &Query) -> Result<File, Problem> {
         let path = self.existing(query)?;
         // The canonical path has no link left to follow, and a pipe must not block the thread.
-        let flags = (OFlags::NOFOLLOW | OFlags::NONBLOCK).bits() as i32;
+        let flags = (OFlags::NOFOLLOW | OFlags::NONBLOCK).bits().cast_signed();
         let file = File::options().read(true).custom_flags(flags).open(&path).map_err(|error| query.problem(error))?;
         if !self.still_allows(&file) {
             return Err(query.problem("was replaced while it was opened"));

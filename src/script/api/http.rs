@@ -25,7 +25,8 @@ const fn verb(name: &'static str, access: Access, doc: &'static str) -> Function
 
 pub(super) const MODULE: ModuleDoc = ModuleDoc {
     name: "http",
-    doc: "HTTP requests. Connections are kept and shared. A connection that fails, an answer that is late or too large, and a host \
+    doc: "HTTP requests. Connections are kept and shared. A connection that fails, an answer that is late or too \
+         large, and a host \
           that the configuration does not allow raise; a status never does by itself.",
     types: &[
         "@class (exact) setpoint.http.Options",
@@ -35,9 +36,12 @@ pub(super) const MODULE: ModuleDoc = ModuleDoc {
         "@field json? any Sent as JSON, with its content type. Not together with `body`.",
         "@field basic? setpoint.http.Basic",
         "@field bearer? string|setpoint.Secret",
-        "@field timeout? string|number For all of it, redirects too: `\"5s\"` unless given; the tick's deadline holds anyway.",
-        "@field max_body? string|number Most bytes of the answer, e.g. `\"64KiB\"`; the host's `body` limit (4 MiB) unless given.",
-        "@field follow? boolean Whether to follow redirects, at most 5; true unless given. Secrets stay with the first origin.",
+        "@field timeout? string|number For all of it, redirects too: `\"5s\"` unless given; the tick's deadline \
+         holds anyway.",
+        "@field max_body? string|number Most bytes of the answer, e.g. `\"64KiB\"`; the host's `body` limit (4 MiB) \
+         unless given.",
+        "@field follow? boolean Whether to follow redirects, at most 5; true unless given. Secrets stay with the \
+         first origin.",
         "@class (exact) setpoint.http.Basic",
         "@field user string",
         "@field password string|setpoint.Secret",
@@ -62,7 +66,8 @@ pub(super) const MODULE: ModuleDoc = ModuleDoc {
             params: &[("method", "string"), ("url", "string"), ("options?", "setpoint.http.Options")],
             returns: &["setpoint.http.Response"],
             access: Access::Effect,
-            doc: "A request by any of these methods, or OPTIONS. GET and HEAD are reads here too.",
+            doc: "A request by any of these methods, or OPTIONS. GET and HEAD are reads here too, the others only \
+                 for warmer, cooler, drain and stop.",
         },
         FunctionDoc {
             name: "response:json",
@@ -76,7 +81,8 @@ pub(super) const MODULE: ModuleDoc = ModuleDoc {
             params: &[],
             returns: &["number"],
             access: Access::Pure,
-            doc: "The body as a finite number, white space around it ignored. Raises unless the status is 2xx. A stub gives 0.",
+            doc: "The body as a finite number, white space around it ignored. Raises unless the status is 2xx. A \
+                 stub gives 0.",
         },
     ],
     register,
@@ -201,7 +207,8 @@ fn read_url(args: &Args, n: usize) -> mlua::Result<Url> {
     if !url.username().is_empty() || url.password().is_some() {
         // The URL itself is left out: it holds a password.
         return Err(args.error(format!(
-            "argument {n}: expected a URL without user and password (give basic = {{ user = …, password = … }}), got one with"
+            "argument {n}: expected a URL without user and password (give basic = {{ user = …, password = … }}), got \
+             one with"
         )));
     }
     if url.scheme() == "https" && cfg!(not(feature = "tls")) {

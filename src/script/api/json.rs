@@ -36,7 +36,8 @@ pub(super) const MODULE: ModuleDoc = ModuleDoc {
             params: &[("text", "string")],
             returns: &["any"],
             access: Access::Pure,
-            doc: "The value of a JSON text. Objects and arrays become tables, null becomes `json.null`. At most 64 levels deep and \
+            doc: "The value of a JSON text. Objects and arrays become tables, null becomes `json.null`. At most 64 \
+                 levels deep and \
                   as long as the host's `body` limit; anything that is not JSON raises, with line and column.",
         },
         FunctionDoc {
@@ -44,8 +45,10 @@ pub(super) const MODULE: ModuleDoc = ModuleDoc {
             params: &[("value", "any")],
             returns: &["string"],
             access: Access::Pure,
-            doc: "JSON without spaces, keys in order. A table with the keys 1 to n is an array, one with only string keys an object, \
-                  an empty one an object unless `json.array` marked it. NaN, infinities, functions, handles, cycles and tables of \
+            doc: "JSON without spaces, keys in order. A table with the keys 1 to n is an array, one with only string \
+                 keys an object, \
+                  an empty one an object unless `json.array` marked it. NaN, infinities, functions, handles, cycles \
+                  and tables of \
                   mixed keys raise.",
         },
         FunctionDoc {

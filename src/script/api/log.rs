@@ -22,7 +22,8 @@ const fn level(name: &'static str, doc: &'static str) -> FunctionDoc {
 
 pub(super) const MODULE: ModuleDoc = ModuleDoc {
     name: "log",
-    doc: "Lines in the host's log, with the policy's name. Fields are written as `key=value` after the message. A call may log \
+    doc: "Lines in the host's log, with the policy's name. Fields are written as `key=value` after the message. A \
+         call may log \
           16 KiB unless the host says otherwise; what goes beyond is dropped, which the log says once.",
     types: &[],
     fields: &[],

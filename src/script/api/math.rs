@@ -22,7 +22,8 @@ const fn pure(
 
 pub(super) const MODULE: ModuleDoc = ModuleDoc {
     name: "math",
-    doc: "Averages, percentiles and waves. Lists are of numbers, or of points as in `ctx.history` (their values count).",
+    doc: "Averages, percentiles and waves. Lists are of numbers, or of points as in `ctx.history` (their values \
+         count).",
     types: &[
         "@class (exact) setpoint.math.Wave",
         "@field period? number Length of one period, in the unit of `t`.",
@@ -52,7 +53,8 @@ pub(super) const MODULE: ModuleDoc = ModuleDoc {
             "ewma",
             &[("values", "number[]|setpoint.Point[]"), ("alpha", "number")],
             &["number?"],
-            "Exponentially weighted mean, oldest first: each value counts `alpha` (above 0, at most 1) against what came before it; \
+            "Exponentially weighted mean, oldest first: each value counts `alpha` (above 0, at most 1) against what \
+             came before it; \
              nil for no values.",
         ),
         pure(
@@ -77,20 +79,23 @@ pub(super) const MODULE: ModuleDoc = ModuleDoc {
             "sine",
             &[("t", "number"), ("wave?", "setpoint.math.Wave")],
             &["number"],
-            "base + amplitude · sin(2π(t/period + phase)). Defaults are Relay's sine target: period 200, base 60, amplitude 50.",
+            "base + amplitude · sin(2π(t/period + phase)). Defaults are Relay's sine target: period 200, base 60, \
+             amplitude 50.",
         ),
         pure(
             "square",
             &[("t", "number"), ("wave?", "setpoint.math.Wave")],
             &["number"],
-            "`high` for the first `duty` of each period, then `low`. Defaults are Relay's square target: period 300, high 50, low 20, \
+            "`high` for the first `duty` of each period, then `low`. Defaults are Relay's square target: period 300, \
+             high 50, low 20, \
              duty 0.5.",
         ),
         pure(
             "oscillating",
             &[("t", "number"), ("wave?", "setpoint.math.Wave")],
             &["number"],
-            "A sine with half as much of its third harmonic on top. Defaults are Relay's oscillating target: period 1000, base 20, \
+            "A sine with half as much of its third harmonic on top. Defaults are Relay's oscillating target: period \
+             1000, base 20, \
              amplitude 10.",
         ),
     ],

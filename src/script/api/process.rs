@@ -53,7 +53,8 @@ pub(super) const MODULE: ModuleDoc = ModuleDoc {
             "count",
             &[("filter?", "string|setpoint.process.Filter")],
             &["integer"],
-            "How many processes there are whose command line holds a text, or that a filter names. While a file loads: 0.",
+            "How many processes there are whose command line holds a text, or that a filter names. While a file \
+             loads: 0.",
         ),
         read(
             "list",
@@ -65,7 +66,8 @@ pub(super) const MODULE: ModuleDoc = ModuleDoc {
             "cpu_percent",
             &[],
             &["number?"],
-            "How busy all cores were, 0 to 100, since the policy file asked before (at least 0.2 s ago). The first call gives nil.",
+            "How busy all cores were, 0 to 100, since the policy file asked before (at least 0.2 s ago). The first \
+             call gives nil.",
         ),
         read("loadavg", &[], &["setpoint.process.Load"], "The kernel's load averages. While a file loads: zeros."),
         read("memory", &[], &["setpoint.process.Memory"], "Memory of the machine. While a file loads: zeros."),
@@ -76,7 +78,7 @@ pub(super) const MODULE: ModuleDoc = ModuleDoc {
 fn register(lua: &Lua) -> mlua::Result<Table> {
     let module = lua.create_table()?;
     module.raw_set("count", query(lua, "process.count", 1, |filter| Ok(filter.find()?.len()), 0)?)?;
-    module.raw_set("list", query(lua, "process.list", 1, |filter| filter.list(), Vec::new())?)?;
+    module.raw_set("list", query(lua, "process.list", 1, Filter::list, Vec::new())?)?;
     module.raw_set("loadavg", query(lua, "process.loadavg", 0, |_| proc::loadavg().map(Load), Load::default())?)?;
     module.raw_set("memory", query(lua, "process.memory", 0, |_| proc::memory(), proc::Memory::default())?)?;
     module.raw_set(

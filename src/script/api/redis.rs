@@ -27,13 +27,15 @@ const fn count(name: &'static str, doc: &'static str) -> FunctionDoc {
 
 pub(super) const MODULE: ModuleDoc = ModuleDoc {
     name: "redis",
-    doc: "Redis. Connections are shared and made again when they break. A server that cannot be reached or answers with an error \
+    doc: "Redis. Connections are shared and made again when they break. A server that cannot be reached or answers \
+         with an error \
           raises; so does a host that the configuration does not allow.",
     types: &[
         "@class (exact) setpoint.redis.Options",
         "@field user? string",
         "@field password? string|setpoint.Secret",
-        "@field timeout? string|number For connecting and each reply: `\"5s\"` unless given; the tick's deadline holds anyway.",
+        "@field timeout? string|number For connecting and each reply: `\"5s\"` unless given; the tick's deadline \
+         holds anyway.",
         "@class (exact) setpoint.redis.SetOptions",
         "@field ex? string|number When the key expires, e.g. `\"60s\"`.",
         "@field nx? boolean Only when the key does not exist.",
@@ -78,8 +80,10 @@ pub(super) const MODULE: ModuleDoc = ModuleDoc {
             params: &[("name", "string"), ("...", "string|number")],
             returns: &["any"],
             access: Access::Effect,
-            doc: "Any other command. Those that only read (LRANGE, HGET, ZCOUNT, INFO …) are reads; all others are effects and give nil \
-                  in a dry run. Commands that block, subscribe, change the connection or walk all keys are refused. Lists become \
+            doc: "Any other command. Those that only read (LRANGE, HGET, ZCOUNT, INFO …) are reads; all others are \
+                 effects, only for warmer, cooler, drain and stop, and give nil \
+                  in a dry run. Commands that block, subscribe, change the connection or walk all keys are refused. \
+                  Lists become \
                   tables, in which false stands for nil.",
         },
     ],
@@ -219,14 +223,14 @@ impl Client {
         request: Request,
     ) -> mlua::Result<Value> {
         if scope.trial {
-            return request.shape.stub();
+            return Ok(request.shape.stub());
         }
         let shared = HostShared::of(lua)?;
         hosts::check(&shared.permissions, &self.server.host, self.server.port)
             .map_err(|problem| problem.raise(name))?;
         let is_read = request.access == Access::Read;
         if !is_read && !scope.effect(|| format!("{name} {} at {}", request.shown, self.server))? {
-            return request.shape.stub();
+            return Ok(request.shape.stub());
         }
         let (host, server, timeout) = (Arc::clone(&shared), Arc::clone(&self.server), self.timeout);
         let work = async move { redis_pool::query(&host, &server, request.command, timeout, is_read).await };
@@ -397,13 +401,13 @@ fn command(args: &Args) -> mlua::Result<Request> {
 
 impl Shape {
     /// What a command gives that is not sent.
-    fn stub(self) -> mlua::Result<Value> {
-        Ok(match self {
+    fn stub(self) -> Value {
+        match self {
             Self::Integer => Value::Integer(0),
             Self::Truth => Value::Boolean(false),
             Self::Set => Value::Boolean(true),
             Self::Any => Value::Nil,
-        })
+        }
     }
 
     fn read(self, lua: &Lua, name: &str, reply: Reply) -> mlua::Result<Value> {

@@ -22,7 +22,8 @@ pub(super) const MODULE: ModuleDoc = ModuleDoc {
     name: "secret",
     doc: "Secrets of the host's configuration, as handles that can be used and not read.",
     types: &[
-        "@class (exact) setpoint.Secret A handle. `tostring` gives `secret(NAME)`; the value itself never reaches a script.",
+        "@class (exact) setpoint.Secret A handle. `tostring` gives `secret(NAME)`; the value itself never reaches a \
+         script.",
     ],
     fields: &[],
     functions: &[FunctionDoc {

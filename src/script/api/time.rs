@@ -50,14 +50,16 @@ pub(super) const MODULE: ModuleDoc = ModuleDoc {
             params: &[("text", "string")],
             returns: &["number"],
             access: Access::Pure,
-            doc: "Seconds since 1970 of an RFC 3339 text such as `2026-01-01T01:00:00+01:00`. Raises when it is not one.",
+            doc: "Seconds since 1970 of an RFC 3339 text such as `2026-01-01T01:00:00+01:00`. Raises when it is not \
+                 one.",
         },
         FunctionDoc {
             name: "zoned",
             params: &[("seconds?", "number"), ("zone?", "string")],
             returns: &["setpoint.time.Date"],
             access: Access::Pure,
-            doc: "The date and time of day of a time (nil is now) in an IANA time zone such as `Europe/Berlin` (UTC unless given).",
+            doc: "The date and time of day of a time (nil is now) in an IANA time zone such as `Europe/Berlin` (UTC \
+                 unless given).",
         },
         FunctionDoc {
             name: "duration",

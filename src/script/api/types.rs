@@ -38,7 +38,8 @@ pub const POLICY_KEYS: &[KeyDoc] = &[
     key(
         "metric",
         "(fun(ctx: setpoint.Ctx): number?, (number|setpoint.Report)?)?",
-        "The sample. nil is missing; a second result is its age in seconds, or `{ age, reported }`. Not needed by the laws `count` and \
+        "The sample. nil is missing; a second result is its age in seconds, or `{ age, reported }`. Not needed by \
+         the laws `count` and \
          `decide`.",
     ),
     key("target", "(number|fun(ctx: setpoint.Ctx): number)?", "The setpoint."),
@@ -55,7 +56,7 @@ pub const POLICY_KEYS: &[KeyDoc] = &[
     key(
         "decide",
         "(fun(ctx: setpoint.Ctx): setpoint.Decision)?",
-        "A law of one's own: `{ desired = n }` or `{ adjust = n }`. Goes with `control.law = \"decide\"`.",
+        "A law of one's own: `{ desired = n }` or `{ adjust = n }`.",
     ),
     key(
         "victims",
@@ -65,7 +66,8 @@ pub const POLICY_KEYS: &[KeyDoc] = &[
     key(
         "drain",
         "(fun(task: setpoint.Task, ctx: setpoint.Ctx): boolean?)?",
-        "Called before a task is killed: true or nil lets it go, false asks again at the next tick, until the grace is over.",
+        "Called before a task is killed: true or nil lets it go, false asks again at the next tick, until the grace \
+         is over.",
     ),
     key("stop", "(fun(ctx: setpoint.Ctx): integer?)?", "An exit code ends the policy."),
     key(
@@ -129,10 +131,10 @@ pub const WORKLOAD_KEYS: &[KeyDoc] = &[
     key("executor", "string?", "Which executor runs it, on Mesos."),
     key(
         "ready",
-        "(string|number|\"healthy\")?",
+        "(\"running\"|\"healthy\"|string|number)?",
         "When a running task is ready: at once, after a duration, or when it is healthy.",
     ),
-    key("grace", "(string|number)?", "Time between TERM and KILL."),
+    key("grace", "(string|number)?", "Time between TERM and KILL; 10 s unless given."),
     key("on_end", "(\"stop\"|\"keep\")?", "What happens to tasks when `stop` or `max_failures` ends the policy."),
     key("on_gone", "(\"stop\"|\"keep\")?", "What happens to them when a fleet's row is gone."),
     key(
@@ -149,7 +151,11 @@ pub const WORKLOAD_KEYS: &[KeyDoc] = &[
 
 /// The keys of `control` in the policy table.
 pub const CONTROL_KEYS: &[KeyDoc] = &[
-    key("law", "(\"proportional\"|\"relay\"|\"step\"|\"count\"|\"decide\")?", "`\"proportional\"` unless given."),
+    key(
+        "law",
+        "(\"proportional\"|\"relay\"|\"step\"|\"count\"|\"decide\")?",
+        "`\"proportional\"` unless given; `\"decide\"` where there is that function.",
+    ),
     key("per_task", "number?", "Metric units that one task is worth; 1 unless given."),
     key("compat", "boolean?", "For `relay`: reproduce the original's undefined cases."),
     key("steps", "setpoint.Step[]?", "For `step`: the thresholds."),
@@ -167,8 +173,16 @@ pub const CONTROL_KEYS: &[KeyDoc] = &[
         "(string|number|setpoint.UpDown)?",
         "Windows over which the most careful proposal counts; none unless given.",
     ),
-    key("step", "setpoint.StepLimits?", "Most change at once, or in a period; no limit unless given."),
-    key("confirm", "setpoint.Confirm?", "How often a direction must be seen before it is acted on."),
+    key(
+        "step",
+        "(integer|string|setpoint.StepLimit|setpoint.StepLimits)?",
+        "Most change at once, or in a period: tasks, or `\"50%\"`; no limit unless given.",
+    ),
+    key(
+        "confirm",
+        "(integer|setpoint.Confirm)?",
+        "How often a direction must be seen before it is acted on; a number is in a row.",
+    ),
     key("ramp", "integer?", "Over how many first samples the first adjustment is spread; 1 unless given."),
     key("lag", "(string|number)?", "Time from ready, or gone, to the full effect in the sample; 0 unless given."),
     key("lookback", "integer?", "Samples that the history keeps; 64 unless given, 1000 for `relay`."),
@@ -188,7 +202,11 @@ pub const CTX_KEYS: &[KeyDoc] = &[
     key("params", "table<string, boolean|number|string>", "The policy's parameters."),
     key("policy", "string", "The policy's name."),
     key("sample", "number?", "The last sample when it is fresh, else nil."),
-    key("sample_kind", "\"value\"|\"missing\"|\"stale\"|\"error\"", "What the last sample was."),
+    key(
+        "sample_kind",
+        "(\"value\"|\"missing\"|\"stale\"|\"error\")?",
+        "What the last sample was; nil before the first.",
+    ),
     key("setpoint", "number?", "The last setpoint."),
     key("deviation", "number?", "setpoint − sample, when there are both."),
     key("history", "setpoint.Point[]", "Fresh samples, oldest first."),
@@ -214,12 +232,12 @@ pub const TASK_KEYS: &[KeyDoc] = &[
     key("ready", "boolean", "Whether it is ready."),
     key("helper", "boolean", "Whether it is a helper (`count = false`)."),
     key("by", "\"law\"|\"min\"|\"replacement\"|\"warmer\"|\"cooler\"|\"helper\"", "Who asked for it."),
-    key("backend", "string", "Where it runs."),
     key("host", "string?", "Host name or address."),
     key("ports", "table<string, integer>", "Port name to number outside."),
     key("pid", "integer?", "Process id, on the local backend."),
     key("container", "string?", "Container id, where there is one."),
     key("started", "number", "When it was asked for, in seconds since 1970."),
+    key("age", "number", "Seconds since then."),
     key("cpu", "number?", "Share of one core in percent, once sampled."),
     key("memory", "integer?", "Resident bytes, once sampled."),
 ];
@@ -281,9 +299,10 @@ const CLASSES: &[Class] = &[
         name: "setpoint.Step",
         doc: "A threshold of the law `step`.",
         keys: &[
-            key("above", "number?", "Fires when the sample is above this."),
+            key("above", "number?", "Fires when the sample is above this; either this or `below`."),
             key("below", "number?", "Fires when the sample is below this."),
-            key("adjust", "integer", "Tasks: positive launches, negative kills."),
+            key("add", "integer?", "How many tasks to launch; either this or `remove`."),
+            key("remove", "integer?", "How many tasks to end."),
         ],
     },
     Class {
@@ -302,7 +321,8 @@ const CLASSES: &[Class] = &[
     },
     Class {
         name: "setpoint.OnMissing",
-        doc: "`{ keep = \"60s\" }` goes on with the last value, upwards only; `{ fallback = n, after = \"5m\" }` sees that n run.",
+        doc: "`{ keep = \"60s\" }` goes on with the last value, upwards only; `{ fallback = n, after = \"5m\" }` \
+             sees that n run.",
         keys: &[
             key("keep", "(string|number)?", "For how long."),
             key("fallback", "integer?", "How many."),
@@ -312,7 +332,7 @@ const CLASSES: &[Class] = &[
     Class {
         name: "setpoint.Simulate",
         doc: "Settings of a simulation.",
-        keys: &[key("metric", "fun(ctx: setpoint.Ctx): number?", "In place of the policy's metric.")],
+        keys: &[key("metric", "(fun(ctx: setpoint.Ctx): number?)?", "In place of the policy's metric.")],
     },
     Class {
         name: "setpoint.Report",
@@ -334,7 +354,7 @@ const CLASSES: &[Class] = &[
         name: "setpoint.Point",
         doc: "A sample that is remembered.",
         keys: &[
-            key("at", "number", "When, in seconds since 1970."),
+            key("at", "number", "When, in seconds of the loop's own clock: only differences mean anything."),
             key("value", "number", "The sample."),
             key("setpoint", "number", "The setpoint of that tick."),
         ],
@@ -360,13 +380,16 @@ const TAIL: &str = "\
 ---@class setpoint.Workload
 local Workload = {}
 
----Asks for n more tasks. Recorded before it is carried out, and cut to `max`.
+---Asks for n more tasks. Recorded before it is carried out, and cut to `max`. With a command or image of its own a task
+---takes nothing from the workload; without, the other options go over the workload's task.
 ---@param n integer
----@param task? setpoint.Task.Launch What to launch in place of the workload's own task.
+---@param task? setpoint.Task.Launch
+---@return integer n
 function Workload:launch(n, task) end
 
----Asks for the end of n tasks, or of these. Cut to `min`.
+---Asks for the end of n tasks, or of these (tasks or their ids). Cut to `min`.
 ---@param what integer|setpoint.Task|string|(setpoint.Task|string)[]
+---@return integer n
 function Workload:kill(what) end
 
 ---@class setpoint.lib
@@ -376,6 +399,13 @@ setpoint = {}
 ---@param fleet setpoint.Fleet
 ---@return setpoint.Fleet
 function setpoint.fleet(fleet) end
+
+---Declares the policy's parameters with their defaults, once, while the file is loaded; `--set name=value` overrides
+---them.
+---@generic T: table<string, boolean|number|string>
+---@param defaults T
+---@return T
+function setpoint.params(defaults) end
 ";
 
 /// Every file of `scripts/types/`: its path there, and its text.
@@ -391,7 +421,8 @@ pub fn files() -> Vec<(String, String)> {
 const PARAMS: &str = "\
 ---@meta setpoint.params
 
----Declares the policy's parameters with their defaults; `--set name=value` overrides them. Unknown keys of the result raise.
+---Declares the policy's parameters with their defaults; `--set name=value` overrides them. Unknown keys of the result
+---raise.
 ---@generic T: table<string, boolean|number|string>
 ---@param defaults T
 ---@return T
@@ -441,35 +472,58 @@ fn class(out: &mut String, name: &str, doc: &str, keys: &[KeyDoc]) {
 }
 
 fn module(out: &mut String, module: &ModuleDoc) {
-    for line in module.types {
-        // Classes stand apart, so that a field is never taken for one of the class before.
-        let gap = if line.starts_with("@class") { "\n" } else { "" };
-        out.push_str(&format!("{gap}---{line}\n"));
+    let mut handles: Vec<(&str, String)> = Vec::new();
+    for (handle, _) in module.functions.iter().filter_map(|item| item.name.split_once(':')) {
+        if handles.iter().all(|(known, _)| *known != handle) {
+            handles.push((handle, format!("setpoint.{}.{}", module.name, capitalised(handle))));
+        }
+    }
+    // A handle's class stands with its methods, the others before the module.
+    for group in groups(module.types).filter(|group| handles.iter().all(|(_, class)| !is_class(group, class))) {
+        lines(out, group);
     }
     out.push_str(&format!("\n---{}\n---@class setpoint.{}\n", module.doc, module.name));
     for (name, lua_type, doc) in module.fields {
         out.push_str(&format!("---@field {name} {lua_type} {doc}\n"));
     }
     out.push_str(&format!("local {} = {{}}\n", module.name));
-    let mut handles = Vec::new();
-    for item in module.functions {
-        if let Some((handle, _)) = item.name.split_once(':') {
-            if !handles.contains(&handle) {
-                handles.push(handle);
-                let class = capitalised(handle);
-                out.push_str(&format!("\n---@class setpoint.{}.{class}\nlocal {class} = {{}}\n", module.name));
-            }
-        }
+    for item in module.functions.iter().filter(|item| !item.name.contains(':')) {
         function(out, module.name, item);
+    }
+    for (handle, class) in &handles {
+        match groups(module.types).find(|group| is_class(group, class)) {
+            Some(group) => lines(out, group),
+            None => out.push_str(&format!("\n---@class {class}\n")),
+        }
+        out.push_str(&format!("local {} = {{}}\n", capitalised(handle)));
+        let is_method = |item: &&FunctionDoc| item.name.split_once(':').is_some_and(|(owner, _)| owner == *handle);
+        for item in module.functions.iter().filter(is_method) {
+            function(out, module.name, item);
+        }
+    }
+}
+
+/// The lines of each class.
+fn groups(types: &'static [&'static str]) -> impl Iterator<Item = &'static [&'static str]> {
+    types.chunk_by(|_, next| !next.starts_with("@class"))
+}
+
+fn is_class(group: &[&str], class: &str) -> bool {
+    group.first().is_some_and(|line| line.split(' ').any(|word| word == class))
+}
+
+fn lines(out: &mut String, group: &[&str]) {
+    out.push('\n');
+    for line in group {
+        out.push_str(&format!("---{line}\n"));
     }
 }
 
 fn function(out: &mut String, module: &str, item: &FunctionDoc) {
-    out.push_str(&format!("\n---{}", item.doc));
-    out.push_str(match item.access {
-        Access::Effect => " (An effect: only in warmer, cooler, drain and stop.)\n",
-        Access::Read | Access::Pure => "\n",
-    });
+    // Where only some calls are effects, the text says which.
+    let is_effect = item.access == Access::Effect && !item.doc.contains("are reads");
+    let where_allowed = if is_effect { " Only in warmer, cooler, drain and stop." } else { "" };
+    out.push_str(&format!("\n---{}{where_allowed}\n", item.doc));
     for (name, lua_type) in item.params {
         out.push_str(&format!("---@param {name} {lua_type}\n"));
     }

@@ -96,7 +96,7 @@ fn commands_that_cannot_or_must_not_run_are_told() {
         ),
         (
             "read({ 'true' }, { evn = {} })",
-            "exec.read: unknown option \"evn\", did you mean env? (known: timeout, stdin, env, max_output)",
+            "exec.read: unknown option \"evn\" (known: timeout, stdin, env, max_output); did you mean `env`?",
         ),
     ] {
         assert_eq!(bench.error(&format!("require('setpoint.exec').{call}")), expected, "{call}");

@@ -108,7 +108,7 @@ fn math_answers_and_refuses() {
         ("lerp(1e308, -1e308, 5)", "math.lerp: expected a finite result, got -inf"),
         (
             "sine(1, { perod = 5 })",
-            "math.sine: unknown option \"perod\", did you mean period? (known: period, base, amplitude, phase)",
+            "math.sine: unknown option \"perod\" (known: period, base, amplitude, phase); did you mean `period`?",
         ),
         ("sine(1, { period = 0 })", "math.sine: option period: expected a number above 0, got 0"),
         ("round(1, 2, 3)", "math.round: expected at most 2 arguments, got 3"),
@@ -137,7 +137,7 @@ fn time_is_the_ticks_and_zones_have_their_summers() {
     for (call, expected) in [
         (
             "zoned(0, 'Europe/Berlim')",
-            "expected an IANA time zone such as \"Europe/Berlin\", got \"Europe/Berlim\", did you mean Europe/Berlin?",
+            "expected an IANA time zone such as \"Europe/Berlin\", got \"Europe/Berlim\"; did you mean `Europe/Berlin`?",
         ),
         ("zoned(1e300)", "time.zoned: argument 1: expected seconds since 1970, got"),
         ("zoned(0/0)", "time.zoned: argument 1: expected seconds since 1970, got NaN"),
@@ -175,5 +175,5 @@ fn secrets_are_handles_that_say_only_their_name() {
     let error = bench.error(&format!("{get} return require('setpoint.json').encode({{ s }})"));
     assert!(error.ends_with("got a secret"), "{error}");
     let error = bench.error("require('setpoint.secret').get('tokem')");
-    assert_eq!(error, "secret.get: the host has no secret \"tokem\", did you mean token?");
+    assert_eq!(error, "secret.get: the host has no secret \"tokem\"; did you mean `token`?");
 }

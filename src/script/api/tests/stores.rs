@@ -139,7 +139,7 @@ fn what_must_not_be_sent_is_not() {
         (":llen()", "client:llen: argument 1: expected a key, got nil"),
         (":llen('a', 'b')", "client:llen: expected at most 1 argument, got 2"),
         (".llen('a')", "client:llen: expected a call with a colon, got one with a dot"),
-        (":llenn('a')", "a redis client has no method \"llenn\", did you mean llen?"),
+        (":llenn('a')", "a redis client has no method \"llenn\"; did you mean `llen`?"),
     ] {
         assert_eq!(redis(&bench, &url, "{}", call), expected, "{call}");
     }

@@ -1,0 +1,683 @@
+---@meta
+
+-- Types of policies for editors. Made by `setpoint types`; changes here are lost.
+
+---A policy: what its file returns.
+---@class (exact) setpoint.Policy
+---@field interval? (string|number|setpoint.Interval) Time between two ticks: a duration of at least 50 ms, or a growing one. `"15s"` unless given.
+---@field workload setpoint.WorkloadTable The tasks that the policy owns.
+---@field control? setpoint.Control Law and guards.
+---@field metric? (fun(ctx: setpoint.Ctx): number?, (number|setpoint.Report)?) The sample. nil is missing; a second result is its age in seconds, or `{ age, reported }`. Not needed by the laws `count` and `decide`.
+---@field target? (number|fun(ctx: setpoint.Ctx): number) The setpoint.
+---@field warmer? (string|setpoint.Task.Template|fun(n: integer, ctx: setpoint.Ctx): integer?) Raises the metric: a function, or a task of which n are launched.
+---@field cooler? (string|setpoint.Task.Template|fun(n: integer, ctx: setpoint.Ctx): integer?) Lowers the metric: a function, or a task of which n are launched.
+---@field decide? (fun(ctx: setpoint.Ctx): setpoint.Decision) A law of one's own: `{ desired = n }` or `{ adjust = n }`.
+---@field victims? (fun(tasks: setpoint.Task[], n: integer, ctx: setpoint.Ctx): (setpoint.Task|string)[]) Which tasks go first: tasks or their ids, in order.
+---@field drain? (fun(task: setpoint.Task, ctx: setpoint.Ctx): boolean?) Called before a task is killed: true or nil lets it go, false asks again at the next tick, until the grace is over.
+---@field stop? (fun(ctx: setpoint.Ctx): integer?) An exit code ends the policy.
+---@field migrate? (fun(old: table): table) Turns the `ctx.state` of the version before into this one's, at a reload.
+---@field max_failures? integer Failures net of successes after which the policy ends with code 1; off unless given.
+---@field backoff? setpoint.Backoff Delay before a failed task's successor, doubling: 1 s to 5 min unless given.
+---@field max_helpers? integer Most helper tasks (`count = false`) at once; 0 unless given.
+---@field shadow? string A second policy file that is evaluated beside this one and acts on nothing.
+---@field params? table<string, boolean|number|string> Parameters with their defaults, as `setpoint.params` declares them.
+---@field simulate? setpoint.Simulate What replaces `metric` in `setpoint simulate`.
+
+---The tasks that a policy owns.
+---@class (exact) setpoint.WorkloadTable
+---@field backend? ("local"|"docker"|"swarm"|"mesos"|"none"|string) Where tasks run; `"local"` unless given.
+---@field kind? ("service"|"jobs") Whether an ended task is replaced (`"service"`, unless given) or simply gone.
+---@field effect? ("heats"|"cools") What more tasks do to the metric; `"cools"` unless given.
+---@field min? integer Fewest tasks; 0 unless given.
+---@field max? integer Most tasks; required unless the law is `count`.
+---@field command? (string|string[]) A list is run as it is; a string goes to `sh -c`, byte for byte.
+---@field image? string Container image.
+---@field env? table<string, string|number|boolean> Environment beyond SETPOINT_TASK_ID, SETPOINT_POLICY and PORT_<NAME>.
+---@field cpus? number Cores.
+---@field memory? (string|number) Memory, e.g. `"32MiB"`; a number is bytes.
+---@field disk? (string|number) Disk, e.g. `"1GiB"`; a number is bytes.
+---@field ports? (string[]|table<string, integer>) `{ http = 8080 }` or `{ "http" }`: a name and the port inside.
+---@field labels? table<string, string> Labels.
+---@field cwd? string Working folder; relative ones start at the policy's folder.
+---@field output? ("auto"|"null"|"inherit") Where a local task's output goes; `"auto"` is a file under the state folder.
+---@field executor? string Which executor runs it, on Mesos.
+---@field ready? ("running"|"healthy"|string|number) When a running task is ready: at once, after a duration, or when it is healthy.
+---@field grace? (string|number) Time between TERM and KILL; 10 s unless given.
+---@field on_end? ("stop"|"keep") What happens to tasks when `stop` or `max_failures` ends the policy.
+---@field on_gone? ("stop"|"keep") What happens to them when a fleet's row is gone.
+---@field replace? ("keep"|"rolling") What happens to running tasks when the command or image changes; `"keep"` unless given.
+---@field count? (fun(ctx: setpoint.Ctx): integer) The running number of a workload that others run (`backend = "none"`).
+
+---Law and guards.
+---@class (exact) setpoint.Control
+---@field law? ("proportional"|"relay"|"step"|"count"|"decide") `"proportional"` unless given; `"decide"` where there is that function.
+---@field per_task? number Metric units that one task is worth; 1 unless given.
+---@field compat? boolean For `relay`: reproduce the original's undefined cases.
+---@field steps? setpoint.Step[] For `step`: the thresholds.
+---@field hysteresis? number For `step`: how far back the sample must be before a threshold fires again.
+---@field n? integer For `count`: how many.
+---@field wait? (string|number) For `count`: refill ended tasks only at multiples of this.
+---@field tolerance? (number|string) Deviations up to this are left alone; `"10%"` is relative to the setpoint. 0 unless given.
+---@field cooldown? (string|number|setpoint.UpDown) Least time between actions; none unless given.
+---@field stabilization? (string|number|setpoint.UpDown) Windows over which the most careful proposal counts; none unless given.
+---@field step? (integer|string|setpoint.StepLimit|setpoint.StepLimits) Most change at once, or in a period: tasks, or `"50%"`; no limit unless given.
+---@field confirm? (integer|setpoint.Confirm) How often a direction must be seen before it is acted on; a number is in a row.
+---@field ramp? integer Over how many first samples the first adjustment is spread; 1 unless given.
+---@field lag? (string|number) Time from ready, or gone, to the full effect in the sample; 0 unless given.
+---@field lookback? integer Samples that the history keeps; 64 unless given, 1000 for `relay`.
+---@field flap? setpoint.Flap Most starts and stops in a window.
+---@field stale_after? (string|number) Older samples are stale; three intervals unless given.
+---@field on_missing? ("hold"|setpoint.OnMissing) What to do without a fresh sample; `"hold"` unless given. Never scales in.
+
+---What a policy's functions see. A field that does not exist raises.
+---@class (exact) setpoint.Ctx
+---@field now number Wall-clock time of the tick, in seconds since 1970.
+---@field tick integer Number of the tick, from 1.
+---@field params table<string, boolean|number|string> The policy's parameters.
+---@field policy string The policy's name.
+---@field sample? number The last sample when it is fresh, else nil.
+---@field sample_kind? ("value"|"missing"|"stale"|"error") What the last sample was; nil before the first.
+---@field setpoint? number The last setpoint.
+---@field deviation? number setpoint − sample, when there are both.
+---@field history setpoint.Point[] Fresh samples, oldest first.
+---@field tasks setpoint.Task[] The policy's tasks, oldest first.
+---@field running integer How many run.
+---@field in_flight integer How many are wanted and not ready.
+---@field desired integer How many are wanted.
+---@field min integer The lower bound in force.
+---@field max integer The upper bound in force.
+---@field trace? number The trace's value, in `setpoint simulate`; nil elsewhere.
+---@field state table The policy's own table; survives restarts and reloads. Plain values only, at most 64 KiB as JSON.
+---@field workload setpoint.Workload What launches and kills.
+
+---One task.
+---@class (exact) setpoint.Task
+---@field id string Its name, here and on the backend.
+---@field state "asked"|"staging"|"running"|"killing"|"gone" Where in its life it is.
+---@field ready boolean Whether it is ready.
+---@field helper boolean Whether it is a helper (`count = false`).
+---@field by "law"|"min"|"replacement"|"warmer"|"cooler"|"helper" Who asked for it.
+---@field host? string Host name or address.
+---@field ports table<string, integer> Port name to number outside.
+---@field pid? integer Process id, on the local backend.
+---@field container? string Container id, where there is one.
+---@field started number When it was asked for, in seconds since 1970.
+---@field age number Seconds since then.
+---@field cpu? number Share of one core in percent, once sampled.
+---@field memory? integer Resident bytes, once sampled.
+
+---What a task is; what is left out is the workload's.
+---@class (exact) setpoint.Task.Template
+---@field command? (string|string[]) A list is run as it is; a string goes to `sh -c`, byte for byte.
+---@field image? string Container image.
+---@field env? table<string, string|number|boolean> Environment beyond SETPOINT_TASK_ID, SETPOINT_POLICY and PORT_<NAME>.
+---@field cpus? number Cores.
+---@field memory? (string|number) Memory, e.g. `"32MiB"`; a number is bytes.
+---@field disk? (string|number) Disk, e.g. `"1GiB"`; a number is bytes.
+---@field ports? (string[]|table<string, integer>) `{ http = 8080 }` or `{ "http" }`: a name and the port inside.
+---@field labels? table<string, string> Labels.
+---@field cwd? string Working folder; relative ones start at the policy's folder.
+---@field output? ("auto"|"null"|"inherit") Where a local task's output goes; `"auto"` is a file under the state folder.
+---@field executor? string Which executor runs it, on Mesos.
+
+---What to launch.
+---@class (exact) setpoint.Task.Launch: setpoint.Task.Template
+---@field count? boolean false makes it a helper: outside desired, min and max, up to `max_helpers`.
+
+---An interval that grows while nothing happens and falls back at the first change.
+---@class (exact) setpoint.Interval
+---@field min string|number The shortest, and first.
+---@field max string|number The longest.
+---@field grow? number Factor for each tick without change; 2 unless given.
+
+---A doubling delay.
+---@class (exact) setpoint.Backoff
+---@field min? (string|number) The first delay.
+---@field max? (string|number) The longest.
+
+---One duration for launches, one for kills.
+---@class (exact) setpoint.UpDown
+---@field up? (string|number) For launches.
+---@field down? (string|number) For kills.
+
+---One limit for launches, one for kills.
+---@class (exact) setpoint.StepLimits
+---@field up? (integer|string|setpoint.StepLimit) For launches: tasks, or `"50%"`.
+---@field down? (integer|string|setpoint.StepLimit) For kills.
+
+---Most change in a period; of two figures the larger one counts.
+---@class (exact) setpoint.StepLimit
+---@field tasks? integer In tasks.
+---@field percent? number Of the number at the start of the period.
+---@field per? (string|number) The period; each decision by itself unless given.
+
+---A threshold of the law `step`.
+---@class (exact) setpoint.Step
+---@field above? number Fires when the sample is above this; either this or `below`.
+---@field below? number Fires when the sample is below this.
+---@field add? integer How many tasks to launch; either this or `remove`.
+---@field remove? integer How many tasks to end.
+
+---n of the last `of` ticks, or n in all since the last action.
+---@class (exact) setpoint.Confirm
+---@field n integer How often.
+---@field of? integer Of how many ticks.
+---@field total? boolean Count all since the last action.
+
+---A budget of starts and stops.
+---@class (exact) setpoint.Flap
+---@field changes integer How many.
+---@field per string|number In how long.
+
+---`{ keep = "60s" }` goes on with the last value, upwards only; `{ fallback = n, after = "5m" }` sees that n run.
+---@class (exact) setpoint.OnMissing
+---@field keep? (string|number) For how long.
+---@field fallback? integer How many.
+---@field after? (string|number) After how long without a sample.
+
+---Settings of a simulation.
+---@class (exact) setpoint.Simulate
+---@field metric? (fun(ctx: setpoint.Ctx): number?) In place of the policy's metric.
+
+---What goes with a sample.
+---@class (exact) setpoint.Report
+---@field age? number How old the figure is, in seconds.
+---@field reported? integer How many tasks it speaks for.
+
+---What `decide` returns: one of the two.
+---@class (exact) setpoint.Decision
+---@field desired? integer How many tasks there should be.
+---@field adjust? integer How many more, or fewer.
+
+---A sample that is remembered.
+---@class (exact) setpoint.Point
+---@field at number When, in seconds of the loop's own clock: only differences mean anything.
+---@field value number The sample.
+---@field setpoint number The setpoint of that tick.
+
+---Many policies from one file, found at run time.
+---@class (exact) setpoint.Fleet
+---@field discover fun(): table[] The rows; each has a unique `name` of letters, digits, `_`, `.` and `-`.
+---@field policy fun(row: table): setpoint.Policy The policy of a row.
+---@field every? (string|number) How often to discover; `"10s"` unless given.
+
+---What launches and kills, in `warmer` and `cooler`.
+---@class setpoint.Workload
+local Workload = {}
+
+---Asks for n more tasks. Recorded before it is carried out, and cut to `max`. With a command or image of its own a task
+---takes nothing from the workload; without, the other options go over the workload's task.
+---@param n integer
+---@param task? setpoint.Task.Launch
+---@return integer n
+function Workload:launch(n, task) end
+
+---Asks for the end of n tasks, or of these (tasks or their ids). Cut to `min`.
+---@param what integer|setpoint.Task|string|(setpoint.Task|string)[]
+---@return integer n
+function Workload:kill(what) end
+
+---@class setpoint.lib
+setpoint = {}
+
+---Many policies from one file: `return setpoint.fleet { discover = …, policy = … }`.
+---@param fleet setpoint.Fleet
+---@return setpoint.Fleet
+function setpoint.fleet(fleet) end
+
+---Declares the policy's parameters with their defaults, once, while the file is loaded; `--set name=value` overrides
+---them.
+---@generic T: table<string, boolean|number|string>
+---@param defaults T
+---@return T
+function setpoint.params(defaults) end
+
+---@class (exact) setpoint.exec.Options
+---@field timeout? string|number `"10s"` unless given; the tick's deadline holds anyway.
+---@field stdin? string What the command reads; nothing unless given.
+---@field env? table<string, string> Further environment variables.
+---@field max_output? string|number Most bytes of standard output, and of standard error; the host's `body` limit unless given.
+
+---@class (exact) setpoint.exec.Result
+---@field code? integer Exit code; nil when a signal ended it.
+---@field signal? integer The signal that ended it.
+---@field ok boolean Whether the exit code is 0.
+---@field stdout string
+---@field stderr string
+---@field stub? boolean True when nothing was run: in a dry run, or while a file loads.
+
+---Runs commands, when the host allows it (`[policy] exec = true`). A command is a list (no shell), starts in the policy's folder with a bare environment (PATH and what `env` says), and is killed with its process group when its time is over.
+---@class setpoint.exec
+local exec = {}
+
+---Runs a command that only looks, e.g. for a metric; it runs in a dry run too. A command that cannot be started, takes too long or writes too much raises; an exit code does not. While a file loads: `code = 0` and no output.
+---@param command string[]
+---@param options? setpoint.exec.Options
+---@return setpoint.exec.Result
+function exec.read(command, options) end
+
+---Runs a command that changes something, like `exec.read` otherwise. In a dry run: `code = 0`, no output, `stub = true`. Only in warmer, cooler, drain and stop.
+---@param command string[]
+---@param options? setpoint.exec.Options
+---@return setpoint.exec.Result
+function exec.run(command, options) end
+
+---@class (exact) setpoint.fs.Options
+---@field kind? "file"|"folder"|"any" Which entries count; `"file"` (all that are not folders) unless given.
+
+---@class (exact) setpoint.fs.ReadOptions
+---@field max? string|number Most bytes, e.g. `"64KiB"`; the host's `body` limit (4 MiB) unless given. A larger file raises.
+
+---Counts and reads files below the policy's own folder and the folders that the host allows (`[policy] read_dirs`). Relative paths start at the policy's folder. Reads only. What does not exist raises, but for `exists`.
+---@class setpoint.fs
+local fs = {}
+
+---How many entries of a folder match a pattern such as `*.job` (`*` unless given; names with a leading dot only match a pattern with one). While a file loads: 0.
+---@param folder string
+---@param pattern? string
+---@param options? setpoint.fs.Options
+---@return integer
+function fs.count(folder, pattern, options) end
+
+---The names of the entries that match, sorted; more than 10,000 raise. While a file loads: an empty list.
+---@param folder string
+---@param pattern? string
+---@param options? setpoint.fs.Options
+---@return string[]
+function fs.list(folder, pattern, options) end
+
+---The content of a file. While a file loads: an empty text.
+---@param path string
+---@param options? setpoint.fs.ReadOptions
+---@return string
+function fs.read(path, options) end
+
+---The lines of a file without their ends. While a file loads: an empty list.
+---@param path string
+---@param options? setpoint.fs.ReadOptions
+---@return string[]
+function fs.lines(path, options) end
+
+---Whether there is such a file or folder. While a file loads: false.
+---@param path string
+---@return boolean
+function fs.exists(path) end
+
+---The bytes of a file. While a file loads: 0.
+---@param path string
+---@return integer
+function fs.size(path) end
+
+---When a file or folder was last changed, in seconds since 1970. While a file loads: 0.
+---@param path string
+---@return number
+function fs.mtime(path) end
+
+---@class (exact) setpoint.http.Options
+---@field headers? table<string, string|setpoint.Secret>
+---@field query? table<string, string|number|boolean> Added to the URL's own query, encoded.
+---@field body? string
+---@field json? any Sent as JSON, with its content type. Not together with `body`.
+---@field basic? setpoint.http.Basic
+---@field bearer? string|setpoint.Secret
+---@field timeout? string|number For all of it, redirects too: `"5s"` unless given; the tick's deadline holds anyway.
+---@field max_body? string|number Most bytes of the answer, e.g. `"64KiB"`; the host's `body` limit (4 MiB) unless given.
+---@field follow? boolean Whether to follow redirects, at most 5; true unless given. Secrets stay with the first origin.
+
+---@class (exact) setpoint.http.Basic
+---@field user string
+---@field password string|setpoint.Secret
+
+---HTTP requests. Connections are kept and shared. A connection that fails, an answer that is late or too large, and a host that the configuration does not allow raise; a status never does by itself.
+---@class setpoint.http
+local http = {}
+
+---A GET request. While a file loads: status 200 and an empty body.
+---@param url string
+---@param options? setpoint.http.Options
+---@return setpoint.http.Response
+function http.get(url, options) end
+
+---A HEAD request. While a file loads: status 200.
+---@param url string
+---@param options? setpoint.http.Options
+---@return setpoint.http.Response
+function http.head(url, options) end
+
+---A POST request. In a dry run: status 200, an empty body, `stub = true`. Only in warmer, cooler, drain and stop.
+---@param url string
+---@param options? setpoint.http.Options
+---@return setpoint.http.Response
+function http.post(url, options) end
+
+---A PUT request. In a dry run: status 200, an empty body, `stub = true`. Only in warmer, cooler, drain and stop.
+---@param url string
+---@param options? setpoint.http.Options
+---@return setpoint.http.Response
+function http.put(url, options) end
+
+---A PATCH request. In a dry run: status 200, an empty body, `stub = true`. Only in warmer, cooler, drain and stop.
+---@param url string
+---@param options? setpoint.http.Options
+---@return setpoint.http.Response
+function http.patch(url, options) end
+
+---A DELETE request. In a dry run: status 200, an empty body, `stub = true`. Only in warmer, cooler, drain and stop.
+---@param url string
+---@param options? setpoint.http.Options
+---@return setpoint.http.Response
+function http.delete(url, options) end
+
+---A request by any of these methods, or OPTIONS. GET and HEAD are reads here too, the others only for warmer, cooler, drain and stop.
+---@param method string
+---@param url string
+---@param options? setpoint.http.Options
+---@return setpoint.http.Response
+function http.request(method, url, options) end
+
+---@class (exact) setpoint.http.Response
+---@field status integer
+---@field ok boolean Whether the status is 2xx.
+---@field headers table<string, string> Names in lower case.
+---@field body string
+---@field url string Where the answer came from, without its query.
+---@field stub? boolean True when nothing was sent: in a dry run, or while a file loads.
+local Response = {}
+
+---The body as JSON. Raises unless the status is 2xx. A stub gives an empty table.
+---@return any
+function Response:json() end
+
+---The body as a finite number, white space around it ignored. Raises unless the status is 2xx. A stub gives 0.
+---@return number
+function Response:number() end
+
+---JSON text to Lua values and back.
+---@class setpoint.json
+---@field null lightuserdata JSON's null: what `decode` gives for it and `encode` takes for it. Not nil, and true in a condition.
+local json = {}
+
+---The value of a JSON text. Objects and arrays become tables, null becomes `json.null`. At most 64 levels deep and as long as the host's `body` limit; anything that is not JSON raises, with line and column.
+---@param text string
+---@return any
+function json.decode(text) end
+
+---JSON without spaces, keys in order. A table with the keys 1 to n is an array, one with only string keys an object, an empty one an object unless `json.array` marked it. NaN, infinities, functions, handles, cycles and tables of mixed keys raise.
+---@param value any
+---@return string
+function json.encode(value) end
+
+---Marks a table (or a new one) as an array, so that it is `[]` when it is empty. Returns the table.
+---@param list? table
+---@return table
+function json.array(list) end
+
+---Lines in the host's log, with the policy's name. Fields are written as `key=value` after the message. A call may log 16 KiB unless the host says otherwise; what goes beyond is dropped, which the log says once.
+---@class setpoint.log
+local log = {}
+
+---Details for a closer look (`-v`).
+---@param message string
+---@param fields? table<string, string|number|boolean>
+function log.debug(message, fields) end
+
+---Something worth knowing happened.
+---@param message string
+---@param fields? table<string, string|number|boolean>
+function log.info(message, fields) end
+
+---Something is odd; the policy goes on.
+---@param message string
+---@param fields? table<string, string|number|boolean>
+function log.warn(message, fields) end
+
+---Something failed.
+---@param message string
+---@param fields? table<string, string|number|boolean>
+function log.error(message, fields) end
+
+---@class (exact) setpoint.math.Wave
+---@field period? number Length of one period, in the unit of `t`.
+---@field base? number The middle of a sine.
+---@field amplitude? number How far a sine goes from its base.
+---@field phase? number Shift, as a fraction of the period.
+---@field high? number First part of a square wave.
+---@field low? number Second part of a square wave.
+---@field duty? number Which fraction of the period is high.
+
+---Averages, percentiles and waves. Lists are of numbers, or of points as in `ctx.history` (their values count).
+---@class setpoint.math
+local math = {}
+
+---The mean; nil for no values.
+---@param values number[]|setpoint.Point[]
+---@return number?
+function math.mean(values) end
+
+---The standard deviation of a sample (n − 1); 0 for one value, nil for none.
+---@param values number[]|setpoint.Point[]
+---@return number?
+function math.stddev(values) end
+
+---The p-th percentile (0 to 100), interpolated between neighbours; nil for no values.
+---@param values number[]|setpoint.Point[]
+---@param p number
+---@return number?
+function math.percentile(values, p) end
+
+---Exponentially weighted mean, oldest first: each value counts `alpha` (above 0, at most 1) against what came before it; nil for no values.
+---@param values number[]|setpoint.Point[]
+---@param alpha number
+---@return number?
+function math.ewma(values, alpha) end
+
+---x, but at least `low` and at most `high`.
+---@param x number
+---@param low number
+---@param high number
+---@return number
+function math.clamp(x, low, high) end
+
+---From a (t = 0) to b (t = 1), and beyond in the same line.
+---@param a number
+---@param b number
+---@param t number
+---@return number
+function math.lerp(a, b, t) end
+
+---x to so many decimal places (0 unless given, at most 15), halves away from zero.
+---@param x number
+---@param digits? integer
+---@return number
+function math.round(x, digits) end
+
+---base + amplitude · sin(2π(t/period + phase)). Defaults are Relay's sine target: period 200, base 60, amplitude 50.
+---@param t number
+---@param wave? setpoint.math.Wave
+---@return number
+function math.sine(t, wave) end
+
+---`high` for the first `duty` of each period, then `low`. Defaults are Relay's square target: period 300, high 50, low 20, duty 0.5.
+---@param t number
+---@param wave? setpoint.math.Wave
+---@return number
+function math.square(t, wave) end
+
+---A sine with half as much of its third harmonic on top. Defaults are Relay's oscillating target: period 1000, base 20, amplitude 10.
+---@param t number
+---@param wave? setpoint.math.Wave
+---@return number
+function math.oscillating(t, wave) end
+
+---@class (exact) setpoint.process.Filter
+---@field name? string The program's name as the kernel keeps it: its first 15 characters.
+---@field command? string A part of the command line, as it is.
+
+---@class (exact) setpoint.process.Process
+---@field pid integer
+---@field parent integer
+---@field name string
+---@field started number Seconds since 1970.
+---@field cpu_seconds number CPU time used so far.
+---@field memory integer Resident bytes.
+
+---@class (exact) setpoint.process.Memory
+---@field total integer Bytes, as all of these.
+---@field available integer What can be had without swapping.
+---@field used integer total − available.
+---@field swap_total integer
+---@field swap_free integer
+---@field used_percent number
+
+---@class (exact) setpoint.process.Load
+---@field one number Over the last minute.
+---@field five number Over five minutes.
+---@field fifteen number Over fifteen minutes.
+
+---Processes and load of the machine that setpoint runs on (Linux). setpoint itself and zombies are left out.
+---@class setpoint.process
+local process = {}
+
+---How many processes there are whose command line holds a text, or that a filter names. While a file loads: 0.
+---@param filter? string|setpoint.process.Filter
+---@return integer
+function process.count(filter) end
+
+---Those processes, by pid; more than 10,000 raise. While a file loads: an empty list.
+---@param filter? string|setpoint.process.Filter
+---@return setpoint.process.Process[]
+function process.list(filter) end
+
+---How busy all cores were, 0 to 100, since the policy file asked before (at least 0.2 s ago). The first call gives nil.
+---@return number?
+function process.cpu_percent() end
+
+---The kernel's load averages. While a file loads: zeros.
+---@return setpoint.process.Load
+function process.loadavg() end
+
+---Memory of the machine. While a file loads: zeros.
+---@return setpoint.process.Memory
+function process.memory() end
+
+---@class (exact) setpoint.redis.Options
+---@field user? string
+---@field password? string|setpoint.Secret
+---@field timeout? string|number For connecting and each reply: `"5s"` unless given; the tick's deadline holds anyway.
+
+---@class (exact) setpoint.redis.SetOptions
+---@field ex? string|number When the key expires, e.g. `"60s"`.
+---@field nx? boolean Only when the key does not exist.
+
+---Redis. Connections are shared and made again when they break. A server that cannot be reached or answers with an error raises; so does a host that the configuration does not allow.
+---@class setpoint.redis
+local redis = {}
+
+---A handle of a server: `redis://host:port/database`. It connects at the first command.
+---@param url string
+---@param options? setpoint.redis.Options
+---@return setpoint.redis.Client
+function redis.connect(url, options) end
+
+---@class setpoint.redis.Client
+local Client = {}
+
+---The length of a list; 0 when there is none. While a file loads: 0.
+---@param key string
+---@return integer
+function Client:llen(key) end
+
+---The number of members of a set; 0 when there is none. While a file loads: 0.
+---@param key string
+---@return integer
+function Client:scard(key) end
+
+---The number of members of a sorted set; 0 when there is none. While a file loads: 0.
+---@param key string
+---@return integer
+function Client:zcard(key) end
+
+---The number of entries of a stream; 0 when there is none. While a file loads: 0.
+---@param key string
+---@return integer
+function Client:xlen(key) end
+
+---The number of fields of a hash; 0 when there is none. While a file loads: 0.
+---@param key string
+---@return integer
+function Client:hlen(key) end
+
+---Whether there is such a key. While a file loads: false.
+---@param key string
+---@return boolean
+function Client:exists(key) end
+
+---A key's text, or nil. While a file loads: nil.
+---@param key string
+---@return string?
+function Client:get(key) end
+
+---Sets a key; false when `nx` kept it from that. In a dry run: true. Only in warmer, cooler, drain and stop.
+---@param key string
+---@param value string|number
+---@param options? setpoint.redis.SetOptions
+---@return boolean
+function Client:set(key, value, options) end
+
+---Any other command. Those that only read (LRANGE, HGET, ZCOUNT, INFO …) are reads; all others are effects, only for warmer, cooler, drain and stop, and give nil in a dry run. Commands that block, subscribe, change the connection or walk all keys are refused. Lists become tables, in which false stands for nil.
+---@param name string
+---@param ... string|number
+---@return any
+function Client:command(name, ...) end
+
+---@class (exact) setpoint.Secret A handle. `tostring` gives `secret(NAME)`; the value itself never reaches a script.
+
+---Secrets of the host's configuration, as handles that can be used and not read.
+---@class setpoint.secret
+local secret = {}
+
+---A handle of a secret that the host's configuration names. It can be given to `http` as a header's value, a bearer token or a password, and to `redis` as a password. Raises when the host has no such secret; while a file loads, that shows at the first use instead.
+---@param name string
+---@return setpoint.Secret
+function secret.get(name) end
+
+---@class (exact) setpoint.time.Date
+---@field year integer
+---@field month integer 1 to 12.
+---@field day integer 1 to 31.
+---@field hour integer 0 to 23.
+---@field minute integer 0 to 59.
+---@field second integer 0 to 59.
+---@field weekday integer 1 is Monday, 7 is Sunday.
+---@field yday integer Day of the year, from 1.
+---@field offset integer Seconds east of UTC.
+---@field zone string Abbreviation in force, e.g. `CEST`.
+
+---The tick's clock, dates in a time zone, and durations. Times are seconds since 1970, with fractions.
+---@class setpoint.time
+local time = {}
+
+---When this tick began, in seconds since 1970; the same as `ctx.now`.
+---@return number
+function time.now() end
+
+---`2026-01-01T00:00:00.000Z` for a time, or for now.
+---@param seconds? number
+---@return string
+function time.iso(seconds) end
+
+---Seconds since 1970 of an RFC 3339 text such as `2026-01-01T01:00:00+01:00`. Raises when it is not one.
+---@param text string
+---@return number
+function time.parse(text) end
+
+---The date and time of day of a time (nil is now) in an IANA time zone such as `Europe/Berlin` (UTC unless given).
+---@param seconds? number
+---@param zone? string
+---@return setpoint.time.Date
+function time.zoned(seconds, zone) end
+
+---Seconds of a duration such as `"90s"` or `"1h30m"`; units are ms, s, m, h and d.
+---@param text string
+---@return number
+function time.duration(text) end

@@ -1,0 +1,6 @@
+---@meta setpoint.exec
+
+---@type setpoint.exec
+local exec
+
+return exec

@@ -1,0 +1,6 @@
+---@meta setpoint.fs
+
+---@type setpoint.fs
+local fs
+
+return fs

@@ -1,0 +1,6 @@
+---@meta setpoint.http
+
+---@type setpoint.http
+local http
+
+return http

@@ -1,0 +1,6 @@
+---@meta setpoint.json
+
+---@type setpoint.json
+local json
+
+return json

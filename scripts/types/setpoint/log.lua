@@ -1,0 +1,6 @@
+---@meta setpoint.log
+
+---@type setpoint.log
+local log
+
+return log

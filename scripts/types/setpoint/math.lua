@@ -1,0 +1,6 @@
+---@meta setpoint.math
+
+---@type setpoint.math
+local math
+
+return math

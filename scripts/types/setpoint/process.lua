@@ -1,0 +1,6 @@
+---@meta setpoint.process
+
+---@type setpoint.process
+local process
+
+return process

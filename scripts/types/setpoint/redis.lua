@@ -1,0 +1,6 @@
+---@meta setpoint.redis
+
+---@type setpoint.redis
+local redis
+
+return redis

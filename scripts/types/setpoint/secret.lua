@@ -1,0 +1,6 @@
+---@meta setpoint.secret
+
+---@type setpoint.secret
+local secret
+
+return secret

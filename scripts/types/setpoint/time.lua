@@ -1,0 +1,6 @@
+---@meta setpoint.time
+
+---@type setpoint.time
+local time
+
+return time
