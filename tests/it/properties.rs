@@ -23,6 +23,7 @@ const TICKS: u32 = 40;
 struct Case(u64);
 
 impl Drop for Case {
+    #[expect(clippy::print_stderr, reason = "the seed belongs beside the panic's own message")]
     fn drop(&mut self) {
         if std::thread::panicking() {
             eprintln!("schedule {seed}: SETPOINT_SEED={seed} SETPOINT_CASES=1 runs it alone", seed = self.0);

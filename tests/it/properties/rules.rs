@@ -24,12 +24,12 @@ pub(super) struct Books {
 
 /// The adjustment as it came to `guard`.
 fn before(decision: &Decision, guard: Guard) -> i64 {
-    decision.reasons.iter().filter(|reason| reason.guard < guard).next_back().map_or(decision.raw, |reason| reason.to)
+    decision.reasons.iter().rfind(|reason| reason.guard < guard).map_or(decision.raw, |reason| reason.to)
 }
 
 /// The adjustment as it left `guard`.
 fn after(decision: &Decision, guard: Guard) -> i64 {
-    decision.reasons.iter().filter(|reason| reason.guard <= guard).next_back().map_or(decision.raw, |reason| reason.to)
+    decision.reasons.iter().rfind(|reason| reason.guard <= guard).map_or(decision.raw, |reason| reason.to)
 }
 
 fn fresh(config: &Config<'_>, observation: &Observation) -> bool {
