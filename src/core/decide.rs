@@ -154,7 +154,8 @@ fn propose(config: &Config<'_>, state: &mut PolicyState, observation: &Observati
     chain
 }
 
-/// Takes in what was carried out of a decision: tasks launched (`to_min` of them only up to min), tasks killed.
+/// Takes in what was carried out of a decision: tasks launched (`to_min` of them only up to min), and tasks killed,
+/// with the replacements that were called off.
 ///
 /// Replacements and launches up to min neither start a cooldown nor use up a budget, so replacements must not
 /// be counted in `launched`, and what was launched counts as up to min first.

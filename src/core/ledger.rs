@@ -315,6 +315,7 @@ impl Ledger {
             return Some(self.depart(task, placement, exit.unwrap_or(Exit::Unknown), now, rules));
         }
         let task = self.tasks.get_mut(id)?;
+        ripen(task, now, rules);
         let before = task.state;
         let moved = before < state;
         let placed = placement.as_ref().is_some_and(|placement| *placement != task.placement);
@@ -352,6 +353,7 @@ impl Ledger {
         rules: &Rules,
     ) -> Change {
         let before = task.state;
+        ripen(&mut task, now, rules);
         // An exit of its own shows that it ran, even where no update said so in between.
         let ran =
             before >= TaskState::Running || matches!(exit, Exit::Code { .. } | Exit::Signal { .. } | Exit::OutOfMemory);
@@ -404,13 +406,8 @@ impl Ledger {
     /// Brings time-dependent facts up to `now`: delays until ready, effects that have shown. True when something changed.
     pub fn advance(&mut self, now: Timestamp, rules: &Rules) -> bool {
         let mut changed = false;
-        if let Ready::After(delay) = rules.ready {
-            for task in self.tasks.values_mut() {
-                if task.state == TaskState::Running && task.ready.is_none() && delay <= now.since(task.since) {
-                    task.ready = Some(task.since + delay);
-                    changed = true;
-                }
-            }
+        for task in self.tasks.values_mut() {
+            changed |= ripen(task, now, rules);
         }
         while self.state.departed.front().is_some_and(|task| rules.lag <= now.since(task.gone)) {
             self.state.departed.pop_front();
@@ -418,6 +415,16 @@ impl Ledger {
         }
         changed
     }
+}
+
+/// Makes a task ready that has run for the delay that it takes. True when it did.
+fn ripen(task: &mut Task, now: Timestamp, rules: &Rules) -> bool {
+    let Ready::After(delay) = rules.ready else { return false };
+    let ripe = task.state == TaskState::Running && task.ready.is_none() && delay <= now.since(task.since);
+    if ripe {
+        task.ready = Some(task.since + delay);
+    }
+    ripe
 }
 
 /// The delay after `streak` failures in a row: none after none, then `min`, doubling, at most `max`.
