@@ -276,6 +276,7 @@ impl fmt::Display for Reason {
 
 /// All that a policy's decisions remember from tick to tick; survives restarts and reloads.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct PolicyState {
     /// Fresh samples, oldest first, at most `lookback`.
     pub history: Arc<VecDeque<Point>>,
@@ -301,6 +302,24 @@ pub struct PolicyState {
     pub first: Option<Timestamp>,
 }
 
+impl PolicyState {
+    /// Forgets what belongs to one law, effect and kind: the law's own state, the history, the rest of a ramp, and
+    /// how often a direction was seen. Cooldowns, windows and budgets go on.
+    pub fn reset_law(&mut self) {
+        self.history = Arc::default();
+        self.law = LawState::Empty;
+        self.ramp.wanted = 0;
+        self.ramp.over = 0;
+        self.forget_directions();
+    }
+
+    /// Starts confirmation anew.
+    pub(super) fn forget_directions(&mut self) {
+        self.directions.clear();
+        self.confirmed = UpDownCount::default();
+    }
+}
+
 /// Two counters, one for each direction.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct UpDownCount {
@@ -310,13 +329,18 @@ pub struct UpDownCount {
     pub down: u32,
 }
 
-/// Ramp progress.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+/// Ramp progress. The plan itself follows from `wanted` and `over`, so it takes no room.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct RampState {
     /// Fresh samples seen since the policy's first start.
     pub seen: u32,
-    /// Adjustments still to be made, next first.
-    pub plan: VecDeque<i64>,
+    /// The first wanted adjustment, which the plan sums to; 0 until there is one.
+    pub wanted: i64,
+    /// How many samples had been seen before the plan's first.
+    pub from: u32,
+    /// Over how many samples it is spread.
+    pub over: u32,
 }
 
 /// What a law keeps between ticks. A changed law, effect or kind resets it.
@@ -339,5 +363,8 @@ pub enum LawState {
         from: Timestamp,
         /// The last multiple that was seen.
         beats: u64,
+        /// Slots that the last tick found free and asked for.
+        #[serde(default)]
+        free: u32,
     },
 }

@@ -11,7 +11,9 @@
 //! here and counted nowhere else.
 //!
 //! Invariants: a task id is in here at most once; states only move forwards; a task that is gone is
-//! handed out once and dropped; nothing but a service task that had been running waits to be replaced.
+//! handed out once and dropped; nothing but a service task that had been running waits to be replaced. With
+//! `lag` the sample is that of a world that old, so at any time desired − in flight is the number of tasks
+//! that were ready then.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -22,7 +24,7 @@ use serde::{Deserialize, Serialize};
 use super::decision::InFlight;
 use super::intent::By;
 use super::model::{Counts, Exit, Kind, Placement, PolicyName, TaskId, TaskState};
-use super::policy::{Backoff, Ready, TaskTemplate};
+use super::policy::{Actuator, Backoff, PolicySpec, Ready, TaskTemplate};
 use super::time::Timestamp;
 
 /// One task, as it is recorded.
@@ -50,7 +52,7 @@ pub struct Task {
     pub ready: Option<Timestamp>,
     /// Time between TERM and KILL.
     pub grace: Duration,
-    /// When it was told to end, by a decision or an operator.
+    /// Whether it was told to end, by a decision or an operator.
     #[serde(default)]
     pub killed: bool,
     /// How many failures in a row stood before it.
@@ -71,8 +73,19 @@ pub struct LedgerState {
     pub streak: u32,
     /// No launch before this.
     pub backoff_until: Option<Timestamp>,
-    /// When tasks went whose absence the sample may not show yet.
-    pub departed: VecDeque<Timestamp>,
+    /// When the streak last grew: tasks that were asked for up to then fail in the same row.
+    pub failed_at: Option<Timestamp>,
+    /// Tasks that are gone and that the sample may show still, or is still to show, in the order they went.
+    pub departed: VecDeque<Departed>,
+}
+
+/// What is still to be known of a task that is gone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Departed {
+    /// When it had become ready.
+    pub ready: Timestamp,
+    /// When it went.
+    pub gone: Timestamp,
 }
 
 /// What an update did.
@@ -108,6 +121,36 @@ pub struct Rules {
     pub backoff: Backoff,
     /// Time from ready, or gone, to the full effect.
     pub lag: Duration,
+    /// What the warmer launches are jobs, whatever the kind: it is a task, not a function.
+    pub warmer_jobs: bool,
+    /// The same of the cooler.
+    pub cooler_jobs: bool,
+}
+
+impl From<&PolicySpec> for Rules {
+    fn from(spec: &PolicySpec) -> Self {
+        Self {
+            kind: spec.workload.kind,
+            ready: spec.workload.ready.clone(),
+            backoff: spec.backoff,
+            lag: spec.control.lag,
+            warmer_jobs: matches!(spec.hooks.warmer, Actuator::Task(_)),
+            cooler_jobs: matches!(spec.hooks.cooler, Actuator::Task(_)),
+        }
+    }
+}
+
+impl Rules {
+    /// Whether a task's end leaves its place to be filled again.
+    const fn holds(&self, by: By) -> bool {
+        let job = match by {
+            By::Warmer => self.warmer_jobs,
+            By::Cooler => self.cooler_jobs,
+            By::Helper => true,
+            By::Law | By::Min | By::Replacement => false,
+        };
+        matches!(self.kind, Kind::Service) && !job
+    }
 }
 
 impl Ledger {
@@ -166,7 +209,7 @@ impl Ledger {
     }
 
     /// Changes that the sample does not show yet: launches until `lag` after they are ready, kills until `lag`
-    /// after they are gone.
+    /// after they are gone. A task that came and went within `lag` shows late, and is a kill in flight only then.
     #[must_use]
     pub fn in_flight(&self, now: Timestamp, rules: &Rules) -> InFlight {
         let mut in_flight = InFlight { launches: count(self.state.waiting.len()), kills: 0 };
@@ -181,7 +224,8 @@ impl Ledger {
                 TaskState::Gone => {}
             }
         }
-        in_flight.kills += count(self.state.departed.iter().filter(|gone| now.since(**gone) < rules.lag).count());
+        let shows = |task: &&Departed| rules.lag <= now.since(task.ready) && now.since(task.gone) < rules.lag;
+        in_flight.kills += count(self.state.departed.iter().filter(shows).count());
         in_flight
     }
 
@@ -209,17 +253,34 @@ impl Ledger {
         count(n)
     }
 
-    /// Takes the replacements that are due off the waiting list, unless launches are still backed off.
-    pub fn take_due(&mut self, now: Timestamp) -> u32 {
-        let due = self.state.waiting.iter().take_while(|due| **due <= now).count();
+    /// Takes up to `room` replacements that are due off the waiting list; none while launches are backed off.
+    pub fn take_due(&mut self, now: Timestamp, room: u32) -> u32 {
+        if self.backed_off(now).is_some() {
+            return 0;
+        }
+        let due = self.state.waiting.iter().take(room as usize).take_while(|due| **due <= now).count();
         self.state.waiting.drain(..due);
         count(due)
+    }
+
+    /// Adds a replacement that is due then.
+    pub fn wait(&mut self, due: Timestamp) {
+        let at = self.state.waiting.partition_point(|other| *other <= due);
+        self.state.waiting.insert(at, due);
+    }
+
+    /// Forgets failures: a policy that they ended starts anew.
+    pub fn forgive(&mut self) {
+        self.state.failures = 0;
+        self.state.streak = 0;
+        self.state.backoff_until = None;
     }
 
     /// When the next replacement is due.
     #[must_use]
     pub fn next_due(&self) -> Option<Timestamp> {
-        self.state.waiting.front().copied()
+        let due = self.state.waiting.front().copied()?;
+        Some(self.state.backoff_until.map_or(due, |until| until.max(due)))
     }
 
     /// Until when failing tasks hold back launches; none when they do not.
@@ -249,6 +310,10 @@ impl Ledger {
         now: Timestamp,
         rules: &Rules,
     ) -> Option<Change> {
+        if state == TaskState::Gone {
+            let task = self.tasks.remove(id)?;
+            return Some(self.depart(task, placement, exit.unwrap_or(Exit::Unknown), now, rules));
+        }
         let task = self.tasks.get_mut(id)?;
         let before = task.state;
         let moved = before < state;
@@ -263,67 +328,77 @@ impl Ledger {
         let was_ready = task.ready.is_some();
         if task.state == TaskState::Running {
             match (&rules.ready, healthy) {
-                (Ready::Running, _) => task.ready = task.ready.or(Some(now)),
-                (Ready::Healthy, Some(true)) => task.ready = task.ready.or(Some(now)),
+                (Ready::Running, _) | (Ready::Healthy, Some(true)) => task.ready = task.ready.or(Some(now)),
                 (Ready::Healthy, Some(false)) => task.ready = None,
-                (Ready::After(_) | Ready::Healthy, _) => {}
+                (Ready::After(_), _) | (Ready::Healthy, None) => {}
             }
         }
         let told = task.ready.is_some() != was_ready;
-        if state != TaskState::Gone {
-            return (moved || placed || told).then(|| Change {
-                task: task.clone(),
-                before,
-                exit: None,
-                replaced: false,
-                failed: false,
-            });
-        }
-        let task = self.tasks.remove(id)?;
-        let exit = exit.unwrap_or(Exit::Unknown);
-        Some(self.depart(task, before, exit, now, rules))
+        (moved || placed || told).then(|| Change {
+            task: task.clone(),
+            before,
+            exit: None,
+            replaced: false,
+            failed: false,
+        })
     }
 
-    fn depart(&mut self, task: Task, before: TaskState, exit: Exit, now: Timestamp, rules: &Rules) -> Change {
-        let wanted = !task.killed && task.by != By::Helper;
+    fn depart(
+        &mut self,
+        mut task: Task,
+        placement: Option<Placement>,
+        exit: Exit,
+        now: Timestamp,
+        rules: &Rules,
+    ) -> Change {
+        let before = task.state;
+        // An exit of its own shows that it ran, even where no update said so in between.
+        let ran =
+            before >= TaskState::Running || matches!(exit, Exit::Code { .. } | Exit::Signal { .. } | Exit::OutOfMemory);
         let failed = !task.killed && exit.is_failure();
-        if task.by != By::Helper && task.ready.is_some() && !rules.lag.is_zero() {
-            self.state.departed.push_back(now);
+        if let Some(ready) = task.ready.filter(|_| task.by != By::Helper && !rules.lag.is_zero()) {
+            self.state.departed.push_back(Departed { ready, gone: now });
         }
         if !task.killed {
-            self.settle_backoff(&task, before, &exit, now, rules);
+            self.count_exit(&task, &exit, now, rules);
         }
-        let replaced = wanted && rules.kind == Kind::Service && task.by != By::Cooler && before == TaskState::Running;
+        let replaced = ran && !task.killed && rules.holds(task.by);
         if replaced {
-            let due = self.state.backoff_until.map_or(now, |until| until.max(now));
-            let at = self.state.waiting.partition_point(|other| *other <= due);
-            self.state.waiting.insert(at, due);
+            self.wait(self.state.backoff_until.map_or(now, |until| until.max(now)));
         }
+        task.placement = placement.unwrap_or(task.placement);
+        task.state = TaskState::Gone;
+        task.since = now;
         Change { task, before, exit: Some(exit), replaced, failed }
     }
 
-    /// Failures count up, successes down (Relay.Mesos's `max_failures`). The backoff doubles with each failure in a
-    /// row; a task that had run for longer than the present delay, twice the first at least, starts it anew.
-    fn settle_backoff(&mut self, task: &Task, before: TaskState, exit: &Exit, now: Timestamp, rules: &Rules) {
+    /// Failures count up, successes down (Relay.Mesos's `max_failures`), and both move the backoff; helpers are
+    /// counted, but hold nothing back.
+    fn count_exit(&mut self, task: &Task, exit: &Exit, now: Timestamp, rules: &Rules) {
         let state = &mut self.state;
-        let ran = if before == TaskState::Running { now.since(task.since) } else { Duration::ZERO };
-        let delay = delay(rules.backoff, state.streak);
-        let lived = (rules.backoff.min * 2).max(delay) <= ran;
-        if exit.is_failure() {
-            state.failures += 1;
-            state.streak = if lived { 1 } else { state.streak.saturating_add(1) };
-            state.backoff_until = Some(now + self::delay(rules.backoff, state.streak));
-        } else if *exit != Exit::Unknown {
-            state.failures = state.failures.saturating_sub(1);
-            // A service is not meant to end: one that ends at once is held back as if it had failed.
-            if rules.kind == Kind::Service && !lived && task.by != By::Helper {
-                state.streak = state.streak.saturating_add(1);
-                state.backoff_until = Some(now + self::delay(rules.backoff, state.streak));
-            } else {
-                state.streak = 0;
-                state.backoff_until = None;
-            }
+        if *exit == Exit::Unknown {
+            return;
         }
+        state.failures =
+            if exit.is_failure() { state.failures.saturating_add(1) } else { state.failures.saturating_sub(1) };
+        if task.by == By::Helper {
+            return;
+        }
+        let ran = if task.state == TaskState::Running { now.since(task.since) } else { Duration::ZERO };
+        let lived = rules.backoff.min.saturating_mul(2).max(delay(rules.backoff, state.streak)) <= ran;
+        // A service is not meant to end: one that ends at once is held back as if it had failed.
+        if !exit.is_failure() && (lived || !rules.holds(task.by)) {
+            state.streak = 0;
+            state.backoff_until = None;
+            return;
+        }
+        // Tasks of one batch that fail together are one failure in a row, not as many as there are tasks.
+        if state.failed_at.is_some_and(|failed| task.asked <= failed) && state.streak > 0 {
+            return;
+        }
+        state.streak = if lived { 1 } else { state.streak.saturating_add(1) };
+        state.failed_at = Some(now);
+        state.backoff_until = Some(now + delay(rules.backoff, state.streak));
     }
 
     /// Brings time-dependent facts up to `now`: delays until ready, effects that have shown. True when something changed.
@@ -337,7 +412,7 @@ impl Ledger {
                 }
             }
         }
-        while self.state.departed.front().is_some_and(|gone| rules.lag <= now.since(*gone)) {
+        while self.state.departed.front().is_some_and(|task| rules.lag <= now.since(task.gone)) {
             self.state.departed.pop_front();
             changed = true;
         }
@@ -356,3 +431,6 @@ fn delay(backoff: Backoff, streak: u32) -> Duration {
 fn count(n: usize) -> u32 {
     u32::try_from(n).unwrap_or(u32::MAX)
 }
+
+#[cfg(test)]
+mod tests;

@@ -4,14 +4,16 @@
 //! here can fail: bad values become a decision to hold, with a reason. The live loop, `eval` and every
 //! later tool call the same `decide`.
 //!
-//! The only outside crate that it names is serde, for the store.
+//! The only outside crates that it names are serde, for the store, and rustfft, which is nothing but mathematics.
 
 pub mod decide;
 pub mod decision;
 pub mod guard;
 pub mod intent;
+pub mod interval;
 pub mod law;
 pub mod ledger;
 pub mod model;
+pub mod plan;
 pub mod policy;
 pub mod time;

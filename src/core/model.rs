@@ -184,25 +184,25 @@ impl Counts {
     /// Tasks that exist and are meant to stay: asked + staging + running. `min` is compared with this.
     #[must_use]
     pub const fn alive(&self) -> u32 {
-        self.asked + self.staging + self.running
+        self.asked.saturating_add(self.staging).saturating_add(self.running)
     }
 
     /// Tasks that take up room: those alive and those being killed. A launch is allowed while this is below `max`.
     #[must_use]
     pub const fn occupied(&self) -> u32 {
-        self.alive() + self.killing
+        self.alive().saturating_add(self.killing)
     }
 
     /// The desired number: what is alive plus the replacements that are still wanted.
     #[must_use]
     pub const fn desired(&self) -> u32 {
-        self.alive() + self.waiting
+        self.alive().saturating_add(self.waiting)
     }
 
     /// `in_flight` of the API and of `ctx`: wanted and not ready.
     #[must_use]
     pub const fn in_flight(&self) -> u32 {
-        self.waiting + self.asked + self.staging + self.running.saturating_sub(self.ready)
+        self.desired().saturating_sub(if self.ready < self.running { self.ready } else { self.running })
     }
 }
 

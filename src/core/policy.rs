@@ -220,6 +220,29 @@ pub struct Control {
     pub on_missing: OnMissing,
 }
 
+impl Control {
+    /// A law with every guard at its default.
+    #[must_use]
+    pub const fn new(law: LawSpec) -> Self {
+        let none = UpDown { up: Duration::ZERO, down: Duration::ZERO };
+        let lookback = if matches!(law, LawSpec::Relay { .. }) { 1000 } else { 64 };
+        Self {
+            law,
+            tolerance: Tolerance::Absolute(0.0),
+            cooldown: none,
+            stabilization: none,
+            step: UpDown { up: None, down: None },
+            confirm: None,
+            ramp: 1,
+            lag: Duration::ZERO,
+            lookback,
+            flap: None,
+            stale_after: None,
+            on_missing: OnMissing::Hold,
+        }
+    }
+}
+
 /// A pair of settings, one for each direction of the count.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct UpDown<T> {

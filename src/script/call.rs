@@ -3,16 +3,18 @@
 //! The pool sets a [`CallScope`] into the VM's app data each time it polls a call and takes it out afterwards,
 //! so that two suspended calls of one VM never see each other's scope, nor does a coroutine that a script made.
 
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::SystemTime;
 
-use mlua::Lua;
+use mlua::{Lua, Thread};
 use tokio::time::Instant;
 
 use crate::core::intent::Intent;
 use crate::core::model::PolicyName;
 
+use super::api::HostState;
 use super::{Hook, Limits, Mode, Permissions};
 
 /// The scope of one call of a hook.
@@ -36,9 +38,23 @@ pub(crate) struct CallScope {
     pub(crate) recorded: Mutex<Vec<String>>,
     /// What it asked of its workload, in order.
     pub(crate) intents: Mutex<Vec<Intent>>,
+    /// Identity of the coroutine that the hook runs in; see [`CallScope::set_thread`].
+    pub(crate) thread: OnceLock<usize>,
 }
 
 impl CallScope {
+    /// Notes the coroutine that the hook runs in. Whoever makes it calls this before the first poll, so that
+    /// functions that wait can refuse to run in a coroutine of the script's own, which nobody would wake.
+    pub(crate) fn set_thread(&self, thread: &Thread) {
+        // A scope belongs to one call, so a second setting could only repeat the first.
+        self.thread.get_or_init(|| thread.to_pointer() as usize);
+    }
+
+    /// Whether the code that runs now is in the hook's own coroutine; true while nobody has noted one.
+    pub(crate) fn in_own_thread(&self, lua: &Lua) -> bool {
+        self.thread.get().is_none_or(|own| *own == lua.current_thread().to_pointer() as usize)
+    }
+
     /// The scope of the call that is running in this VM now.
     pub(crate) fn current(lua: &Lua) -> mlua::Result<Arc<Self>> {
         lua.app_data_ref::<Current>()
@@ -86,6 +102,23 @@ impl CallScope {
 
 struct Current(Option<Arc<CallScope>>);
 
+/// The folder of the file that a VM belongs to, in the VM's app data; absent for a file without one (a bundled
+/// policy). `fs` reads below it and `exec` starts in it.
+#[derive(Clone, Debug)]
+pub(crate) struct ScriptDir(pub(crate) PathBuf);
+
+/// The cause of an error that says "the host does not allow this": becomes `ScriptErrorKind::Refused`.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub(crate) struct Refused(pub(crate) String);
+
+impl Refused {
+    /// The error to raise.
+    pub(crate) fn error(message: impl Into<String>) -> mlua::Error {
+        mlua::Error::external(Self(message.into()))
+    }
+}
+
 /// What all VMs of a host share; an `Arc` of it is in each VM's app data.
 #[derive(Debug)]
 pub(crate) struct HostShared {
@@ -97,9 +130,16 @@ pub(crate) struct HostShared {
     pub(crate) io: tokio::runtime::Handle,
     /// The policy files' shared HTTP client, made when it is first needed.
     pub(crate) http: once_cell::sync::OnceCell<reqwest::Client>,
+    /// What else the modules keep for all VMs (connection pools).
+    pub(crate) api: HostState,
 }
 
 impl HostShared {
+    /// A host whose scripts do their I/O on `io`.
+    pub(crate) fn new(limits: Limits, permissions: Permissions, io: tokio::runtime::Handle) -> Self {
+        Self { limits, permissions, io, http: once_cell::sync::OnceCell::new(), api: HostState::default() }
+    }
+
     /// The host that a VM belongs to.
     pub(crate) fn of(lua: &Lua) -> mlua::Result<Arc<Self>> {
         lua.app_data_ref::<Arc<Self>>()

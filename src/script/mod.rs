@@ -31,7 +31,7 @@ mod pool;
 mod table;
 mod vm;
 
-pub use error::ScriptError;
+pub use error::{ScriptError, ScriptErrorKind};
 
 /// Limits on scripts. Every one of them holds against hostile code.
 #[derive(Clone, Debug, PartialEq)]
@@ -110,6 +110,21 @@ pub struct Param {
     pub default: ParamValue,
     /// Its value in this load.
     pub value: ParamValue,
+}
+
+/// Functions of the embedding program, by the name under which scripts find them:
+/// `require("setpoint.host").NAME()`. Each gives a number, nothing (a missing sample), or an error in words.
+#[derive(Clone, Default)]
+pub struct Natives(pub BTreeMap<String, NativeMetric>);
+
+/// A function of the embedding program that scripts may call as a read.
+pub type NativeMetric =
+    Arc<dyn Fn() -> futures_util::future::BoxFuture<'static, Result<Option<f64>, String>> + Send + Sync>;
+
+impl std::fmt::Debug for Natives {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_set().entries(self.0.keys()).finish()
+    }
 }
 
 /// What to load.
@@ -352,4 +367,23 @@ pub struct Acted {
     pub error: Option<ScriptError>,
     /// CPU time used.
     pub cpu: Duration,
+}
+/// stub
+#[derive(Clone)]
+pub struct ScriptHost;
+impl ScriptHost {
+    /// x
+    pub fn new(
+        _l: Limits,
+        _p: Permissions,
+        _n: Natives,
+        _io: tokio::runtime::Handle,
+        _t: usize,
+    ) -> Result<Self, std::io::Error> {
+        Ok(Self)
+    }
+    /// x
+    pub async fn load(&self, _r: LoadRequest) -> Result<LoadedFile, Vec<ScriptError>> {
+        unimplemented!()
+    }
 }

@@ -1,4 +1,6 @@
 //! The integration tests: one binary, a module an area, everything through the public door.
+#![expect(clippy::unwrap_used, reason = "a failed unwrap in a test is the test's failure")]
+#![expect(clippy::print_stderr, reason = "tests say what they skip, and show logs when they fail")]
 
 mod arch;
 mod cli;

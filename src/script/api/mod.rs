@@ -2,8 +2,43 @@
 //!
 //! The table is what is registered, what `scripts/types/` is generated from and what a test holds the two
 //! equal by. Every function is marked read or effect (see [`Access`]).
+//!
+//! Rules that every module keeps:
+//! - arguments are checked by [`args`], so that an error names the function, the argument, what was expected
+//!   and what came; unknown option keys are errors;
+//! - a function that waits does its I/O through `HostShared::wait`, never on a script thread, and only in the
+//!   hook's own coroutine;
+//! - on a file's trial nothing leaves the process and reads give the stub that their documentation names;
+//! - what comes from outside has a limit in bytes before it is read.
+//!
+//! `docker`, `mesos`, `prometheus` and `xml` belong here too and come with the backends that they speak to.
 
 use mlua::{Lua, Table};
+
+pub(crate) mod args;
+mod exec;
+mod fs;
+mod glob;
+mod hosts;
+mod http;
+mod http_client;
+pub(crate) mod json;
+pub(crate) mod log;
+mod math;
+mod proc;
+mod process;
+#[cfg(feature = "redis")]
+mod redis;
+#[cfg(feature = "redis")]
+mod redis_pool;
+pub(crate) mod secret;
+#[cfg(test)]
+mod testing;
+#[cfg(test)]
+mod tests;
+mod time;
+pub mod types;
+pub(crate) mod units;
 
 /// Whether a function changes anything outside.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -14,6 +49,18 @@ pub enum Access {
     Read,
     /// Changes something outside; allowed in warmer, cooler, drain and stop.
     Effect,
+}
+
+impl Access {
+    /// The lower-case word of the documentation.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Pure => "pure",
+            Self::Read => "read",
+            Self::Effect => "effect",
+        }
+    }
 }
 
 /// One function of a module, as scripts see it.
@@ -32,7 +79,7 @@ pub struct FunctionDoc {
 }
 
 /// One module.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Debug)]
 pub struct ModuleDoc {
     /// What comes after `setpoint.`.
     pub name: &'static str,
@@ -40,8 +87,37 @@ pub struct ModuleDoc {
     pub doc: &'static str,
     /// Further LuaCATS lines (classes of options and handles), without the leading `---`.
     pub types: &'static [&'static str],
+    /// Its fields that are not functions: name, LuaCATS type, what it is.
+    pub fields: &'static [(&'static str, &'static str, &'static str)],
     /// Its functions.
     pub functions: &'static [FunctionDoc],
     /// Makes the module's table in a VM.
     pub register: fn(&Lua) -> mlua::Result<Table>,
+}
+
+/// Every module, in the order of their names.
+#[must_use]
+pub const fn modules() -> &'static [ModuleDoc] {
+    MODULES
+}
+
+const MODULES: &[ModuleDoc] = &[
+    exec::MODULE,
+    fs::MODULE,
+    http::MODULE,
+    json::MODULE,
+    log::MODULE,
+    math::MODULE,
+    process::MODULE,
+    #[cfg(feature = "redis")]
+    redis::MODULE,
+    secret::MODULE,
+    time::MODULE,
+];
+
+/// What the modules keep for all VMs of a host.
+#[derive(Debug, Default)]
+pub(crate) struct HostState {
+    #[cfg(feature = "redis")]
+    redis: redis_pool::Pool,
 }

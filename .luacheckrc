@@ -1,0 +1,6 @@
+-- Policies keep to what Lua 5.1 and Luau share; `setpoint` is the one global that the host adds.
+std = "lua51"
+read_globals = { "setpoint" }
+max_line_length = 120
+-- The type files declare and do nothing.
+exclude_files = { "scripts/types" }

@@ -1,0 +1,347 @@
+//! Starting processes: from a launch request to a child.
+//!
+//! One thread starts all of them, one after the other, for as long as the backend lives. A burst of launches
+//! therefore blocks no thread of the async runtime; and the kernel ties "kill me when my parent dies" to the
+//! parent's thread, so that thread must not be one that comes and goes.
+//!
+//! Invariant: a task's id and the state folder's mark are in the child's first environment, so that a child
+//! whose pid was never recorded is still found.
+
+use std::fs::{File, OpenOptions};
+use std::io;
+use std::os::fd::OwnedFd;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::thread;
+
+use rustix::process::Signal;
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::time::Instant;
+
+use super::cgroup::{Group, Limits};
+use super::ports::{self, Lease, Pool};
+use super::procfs::{self, var};
+use crate::backend::LaunchRequest;
+use crate::core::model::{PolicyName, TaskId};
+use crate::core::policy::{self, Output, TaskTemplate};
+
+/// How many launches wait in the thread's queue before those who ask for more wait themselves.
+const QUEUE: usize = 64;
+
+/// A child and what it holds.
+pub(super) struct Started {
+    pub(super) child: Child,
+    pub(super) start: Option<u64>,
+    pub(super) lease: Lease,
+    pub(super) group: Group,
+}
+
+/// Why a task could not be started; the text is what its `NotStarted` says.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum StartError {
+    #[error("it was told to end before it was started")]
+    Withdrawn,
+    #[error("the backend is shutting down")]
+    Closed,
+    #[error("no command is given, and the local backend has no images that could bring one")]
+    NoCommand,
+    #[error("the image `{0}` is given, but the local backend runs plain commands; use a backend with containers")]
+    Image(String),
+    #[error("the environment variable `{0}` cannot be set: expected a name without `=` and no zero bytes")]
+    Variable(String),
+    #[error("no free port: the task needs {needed}, and {first}-{last} has not as many left")]
+    NoPort { needed: usize, first: u16, last: u16 },
+    #[error("the working folder `{}` cannot be used: {error}", .folder.display())]
+    Folder { folder: PathBuf, error: io::Error },
+    #[error("the command `{0}` was not found: expected a program in PATH or a path to one")]
+    NotFound(String),
+    #[error("`{0}` exists but cannot be run: what its first line names, or the loader it needs, was not found")]
+    Interpreter(String),
+    #[error("the command `{0}` may not be run: permission denied")]
+    Permission(String),
+    #[error("the command `{program}` could not be started: {error}")]
+    Other { program: String, error: io::Error },
+}
+
+/// What every task of a backend is started with.
+#[derive(Debug)]
+pub(super) struct Setting {
+    /// The state folder's mark, or one that names no folder.
+    pub(super) mark: String,
+    /// Whether tasks die with this process.
+    pub(super) ephemeral: bool,
+    pub(super) log_dir: Option<PathBuf>,
+    pub(super) ports: Arc<Pool>,
+    /// None when limits are not wanted.
+    pub(super) limits: Option<Limits>,
+}
+
+struct Job {
+    request: LaunchRequest,
+    orders: watch::Receiver<Option<Instant>>,
+    reply: oneshot::Sender<Result<Started, StartError>>,
+}
+
+/// The handle of the thread; it ends when the last handle is dropped.
+#[derive(Clone, Debug)]
+pub(super) struct Spawner {
+    jobs: mpsc::Sender<Job>,
+}
+
+impl Spawner {
+    pub(super) fn start(setting: Arc<Setting>) -> io::Result<Self> {
+        let (jobs, mut inbox) = mpsc::channel::<Job>(QUEUE);
+        thread::Builder::new().name(procfs::SPAWNER.into()).spawn(move || {
+            while let Some(job) = inbox.blocking_recv() {
+                let outcome = if job.orders.borrow().is_some() {
+                    Err(StartError::Withdrawn)
+                } else {
+                    setting.start(&job.request)
+                };
+                // Nobody takes the answer when the runtime has gone: the child is then found by its mark.
+                drop(job.reply.send(outcome));
+            }
+        })?;
+        Ok(Self { jobs })
+    }
+
+    /// Starts a task, unless an order to end it has come in by its turn.
+    pub(super) async fn spawn(
+        &self,
+        request: LaunchRequest,
+        orders: watch::Receiver<Option<Instant>>,
+    ) -> Result<Started, StartError> {
+        let (reply, answer) = oneshot::channel();
+        self.jobs.send(Job { request, orders, reply }).await.map_err(|_| StartError::Closed)?;
+        answer.await.map_err(|_| StartError::Closed)?
+    }
+}
+
+impl Setting {
+    fn start(&self, request: &LaunchRequest) -> Result<Started, StartError> {
+        let template = &*request.template;
+        let (mut command, program) = command(template)?;
+        let folder = folder(request.base.as_deref(), template.cwd.as_deref());
+        if let Some(folder) = &folder {
+            usable(folder)?;
+            command.current_dir(folder);
+        }
+        let lease = self.lease(template)?;
+        self.environment(&mut command, request, &lease)?;
+        let (out, err) = self.output(request);
+        command.stdin(Stdio::null()).stdout(out).stderr(err).process_group(0);
+        let (group, doors) = self.limit(request);
+        before_exec(&mut command, self.ephemeral, doors);
+        let child = command.spawn().map_err(|error| {
+            group.remove();
+            explain(error, &program, folder.as_deref())
+        })?;
+        let stat = i32::try_from(child.id()).ok().and_then(procfs::stat);
+        if let Some(limits) = &self.limits
+            && stat.is_some_and(|stat| stat.is_alive() && !group.holds(stat.pid))
+        {
+            limits.tell("a task could not be put into its control group");
+        }
+        Ok(Started { child, start: stat.map(|stat| stat.start), lease, group })
+    }
+
+    /// The control groups that a task gets, and the files through which it enters them.
+    fn limit(&self, request: &LaunchRequest) -> (Group, Vec<OwnedFd>) {
+        let Some(limits) = &self.limits else { return (Group::default(), Vec::new()) };
+        let group = limits.group(&request.id, &request.template);
+        let doors = group.doors().unwrap_or_else(|error| {
+            limits.tell(&error.to_string());
+            Vec::new()
+        });
+        (group, doors)
+    }
+
+    fn lease(&self, template: &TaskTemplate) -> Result<Lease, StartError> {
+        let names = template.ports.iter().map(|port| port.name.clone());
+        self.ports.lease(names).ok_or_else(|| StartError::NoPort {
+            needed: template.ports.len(),
+            first: *self.ports.range().start(),
+            last: *self.ports.range().end(),
+        })
+    }
+
+    fn environment(&self, command: &mut Command, request: &LaunchRequest, lease: &Lease) -> Result<(), StartError> {
+        for (name, value) in &request.template.env {
+            if name.is_empty() || name.contains(['=', '\0']) || value.contains('\0') {
+                return Err(StartError::Variable(name.clone()));
+            }
+            command.env(name, value);
+        }
+        // Ours come last: a template cannot hide a task from the run that has to find it again.
+        for (name, port) in lease.ports() {
+            command.env(port_variable(name), port.to_string());
+        }
+        command
+            .env(var::TASK_ID, request.id.as_str())
+            .env(var::POLICY, request.policy.as_str())
+            .env(var::PORTS, ports::to_text(lease.ports()))
+            .env(var::RUN, &self.mark);
+        Ok(())
+    }
+
+    /// Where standard output and error go. A log that cannot be written does not keep the task from running.
+    fn output(&self, request: &LaunchRequest) -> (Stdio, Stdio) {
+        match request.template.output {
+            Output::Inherit => (io::stderr().into(), io::stderr().into()),
+            Output::Null => (Stdio::null(), Stdio::null()),
+            Output::Auto => {
+                let Some(path) = self.log_path(&request.policy, &request.id) else {
+                    return (Stdio::null(), Stdio::null());
+                };
+                match open_log(&path).and_then(|file| Ok((file.try_clone()?.into(), file.into()))) {
+                    Ok(both) => both,
+                    Err(error) => {
+                        tracing::warn!(task = %request.id, path = %path.display(), %error, "a task's output is lost");
+                        (Stdio::null(), Stdio::null())
+                    }
+                }
+            }
+        }
+    }
+
+    /// The file of a task's output, if there is one.
+    pub(super) fn log_path(&self, policy: &PolicyName, task: &TaskId) -> Option<PathBuf> {
+        let folder = self.log_dir.as_deref()?.join(file_name(policy.as_str()));
+        Some(folder.join(format!("{}.log", file_name(task.as_str()))))
+    }
+}
+
+/// The command itself, and its program's name for messages.
+fn command(template: &TaskTemplate) -> Result<(Command, String), StartError> {
+    if let Some(image) = &template.image {
+        return Err(StartError::Image(image.clone()));
+    }
+    match &template.command {
+        Some(policy::Command::Shell(text)) => {
+            let mut command = Command::new("sh");
+            command.arg("-c").arg(text);
+            Ok((command, "sh".to_owned()))
+        }
+        Some(policy::Command::Argv(argv)) => {
+            let (program, arguments) = argv.split_first().ok_or(StartError::NoCommand)?;
+            let mut command = Command::new(program);
+            command.args(arguments);
+            Ok((command, program.clone()))
+        }
+        None => Err(StartError::NoCommand),
+    }
+}
+
+/// The working folder: the template's, from the policy file's folder on; that folder itself when none is given.
+fn folder(base: Option<&Path>, cwd: Option<&str>) -> Option<PathBuf> {
+    // The folder of a bare file name is empty, and means the present one.
+    let base = base.filter(|base| !base.as_os_str().is_empty());
+    match (base, cwd) {
+        (Some(base), Some(cwd)) => Some(base.join(cwd)),
+        (None, Some(cwd)) => Some(PathBuf::from(cwd)),
+        (base, None) => base.map(Path::to_path_buf),
+    }
+}
+
+fn usable(folder: &Path) -> Result<(), StartError> {
+    let error = match folder.metadata() {
+        Ok(metadata) if metadata.is_dir() => return Ok(()),
+        Ok(_) => io::ErrorKind::NotADirectory.into(),
+        Err(error) => error,
+    };
+    Err(StartError::Folder { folder: folder.to_path_buf(), error })
+}
+
+/// What a failed start most likely means, in words that name what to change.
+fn explain(error: io::Error, program: &str, folder: Option<&Path>) -> StartError {
+    // A path is taken from the working folder, a bare name from PATH.
+    let exists = program.contains('/') && folder.map_or_else(|| PathBuf::from(program), |f| f.join(program)).exists();
+    match error.kind() {
+        io::ErrorKind::NotFound if exists => StartError::Interpreter(program.to_owned()),
+        io::ErrorKind::NotFound => StartError::NotFound(program.to_owned()),
+        io::ErrorKind::PermissionDenied => StartError::Permission(program.to_owned()),
+        _ => StartError::Other { program: program.to_owned(), error },
+    }
+}
+
+fn open_log(path: &Path) -> io::Result<File> {
+    if let Some(folder) = path.parent() {
+        std::fs::create_dir_all(folder)?;
+    }
+    OpenOptions::new().create(true).append(true).open(path)
+}
+
+/// A name as one component of a path: a fleet's `file/row` becomes `file~row`, as in task ids.
+pub(super) fn file_name(name: &str) -> String {
+    let flat = name.replace(['/', '\0'], "~");
+    if matches!(&*flat, "" | "." | "..") { format!("~{flat}") } else { flat }
+}
+
+/// `PORT_<NAME>` for a port's name.
+fn port_variable(name: &str) -> String {
+    let upper = name.chars().map(|c| if c.is_ascii_alphanumeric() { c.to_ascii_uppercase() } else { '_' });
+    "PORT_".chars().chain(upper).collect()
+}
+
+/// What the child does between fork and exec: it enters its control groups, and asks the kernel to kill it when
+/// the thread that started it, and so this process, ends.
+#[cfg(target_os = "linux")]
+#[expect(unsafe_code, reason = "std has no other door to PR_SET_PDEATHSIG and control groups than `pre_exec`")]
+fn before_exec(command: &mut Command, ephemeral: bool, doors: Vec<OwnedFd>) {
+    // Without anything to do std can start the child by the faster posix_spawn.
+    if !ephemeral && doors.is_empty() {
+        return;
+    }
+    let parent = rustix::process::getpid();
+    let prepare = move || {
+        for door in &doors {
+            // A task without its limits is better than none; the parent looks whether it is inside, and says so.
+            rustix::io::write(door, b"0").ok();
+        }
+        if ephemeral {
+            rustix::process::set_parent_process_death_signal(Some(Signal::KILL))?;
+            // The parent may have died before the request was made: nobody would send the signal then.
+            if rustix::process::getppid() != Some(parent) {
+                return Err(rustix::io::Errno::SRCH.into());
+            }
+        }
+        Ok(())
+    };
+    // SAFETY: between fork and exec the closure makes the system calls write, prctl and getppid, and compares
+    // integers. All three are async-signal-safe. It allocates nothing, takes no lock, and touches no memory but its
+    // own captures; the descriptors in them stay open as long as the command that owns it.
+    unsafe {
+        command.pre_exec(prepare);
+    }
+}
+
+/// Other kernels have neither: tasks are ended on an orderly way out only, and have no limits.
+#[cfg(not(target_os = "linux"))]
+fn before_exec(_: &mut Command, _: bool, _: Vec<OwnedFd>) {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_become_variables_and_files() {
+        assert_eq!(port_variable("http"), "PORT_HTTP");
+        assert_eq!(port_variable("my-admin.port"), "PORT_MY_ADMIN_PORT");
+        for (name, file) in [("web", "web"), ("fleet/row", "fleet~row"), ("..", "~.."), ("", "~"), ("a\0b", "a~b")] {
+            assert_eq!(file_name(name), file);
+        }
+    }
+
+    #[test]
+    fn relative_folders_start_from_the_policy_file() {
+        let base = Path::new("/policies");
+        assert_eq!(folder(Some(base), None), Some(base.to_path_buf()));
+        assert_eq!(folder(Some(base), Some("work")), Some(PathBuf::from("/policies/work")));
+        assert_eq!(folder(Some(base), Some("/tmp")), Some(PathBuf::from("/tmp")));
+        assert_eq!(folder(None, Some("work")), Some(PathBuf::from("work")));
+        assert_eq!(folder(None, None), None);
+        assert_eq!(folder(Some(Path::new("")), None), None);
+    }
+}

@@ -1,0 +1,135 @@
+//! `setpoint eval`: one tick of one policy, with its reasons and without any action.
+
+use std::path::PathBuf;
+
+use setpoint::core::model::{Counts, PolicyName};
+use setpoint::http::dto::PolicyJson;
+use setpoint::runtime::eval::{Known, evaluate};
+use setpoint::runtime::store::Store;
+use setpoint::script::{Content, Fleet, LoadedPolicy};
+
+use super::client::{Client, ServerArgs, read};
+use super::dto::Policy;
+use super::exit::{CliError, Exit};
+use super::host::{self, Loader};
+use super::params::{self, Params, Set};
+use super::sources::{self, PolicyFile};
+use super::{ConfigArgs, Globals, json_text, names, status, term};
+
+/// What `eval` takes.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// A policy file, or the name of a bundled policy.
+    #[arg(value_name = "PATH")]
+    path: PathBuf,
+
+    /// The row to evaluate, when the file is a fleet.
+    #[arg(long, value_name = "ROW")]
+    row: Option<String>,
+
+    /// Set a parameter.
+    #[arg(long, value_name = "KEY=VALUE", value_parser = params::parse)]
+    set: Vec<Set>,
+
+    /// Print the object of /v1/policies/NAME.
+    #[arg(long)]
+    json: bool,
+
+    /// Take the tasks that this running setpoint has; without it and --state-dir, there are none.
+    #[arg(long, value_name = "URL", conflicts_with = "state_dir")]
+    server: Option<String>,
+
+    /// Its token.
+    #[arg(long, value_name = "TOKEN", env = names::ENV_TOKEN, hide_env_values = true)]
+    token: Option<String>,
+
+    /// Take the tasks, the history and the cooldowns of this state folder, which is only read.
+    #[arg(long, value_name = "DIR")]
+    state_dir: Option<PathBuf>,
+
+    #[command(flatten)]
+    config: ConfigArgs,
+}
+
+pub(crate) const EXAMPLES: &str = "\
+The metric and the target are really read. Nothing is launched, killed or written.
+
+Examples:
+  setpoint eval queue.lua
+  setpoint eval queue.lua --server 127.0.0.1:8080
+  setpoint eval queue.lua --set max=10 --json | jq .decision";
+
+/// Evaluates and prints.
+pub(crate) async fn run(args: &Args, globals: &Globals) -> Result<Exit, CliError> {
+    let file = one_file(args)?;
+    let loader = Loader::new(&args.config)?;
+    let loaded = loader.load(&file, &Params::new(&args.set)).await;
+    let loaded = loaded.map_err(|errors| host::wrong_policies(&errors))?;
+    let (name, policy) = match &loaded.content {
+        Content::Policy(policy) if args.row.is_none() => (file.name.clone(), policy.clone()),
+        Content::Policy(_) => {
+            return Err(CliError::new(Exit::Usage, format!("`{}` is one policy, not a fleet", file.name))
+                .hint("leave --row out"));
+        }
+        Content::Fleet(fleet) => row(fleet.as_ref(), &file.name, args.row.as_deref()).await?,
+    };
+    let name = PolicyName::new(name);
+    let known = known(args, &name).await?;
+    let snapshot = evaluate(name, file.path, &loaded, policy, known)
+        .await
+        .map_err(|error| host::wrong_policies(std::slice::from_ref(&error)))?;
+    let policy = serde_json::to_value(PolicyJson::from(&snapshot))
+        .map_err(|error| CliError::new(Exit::Bug, "the policy cannot be written as JSON").because(error))?;
+    let text = if args.json { json_text(&policy) } else { status::describe(policy, globals.color.stdout())? };
+    term::print(&text)?;
+    Ok(Exit::Ok)
+}
+
+fn one_file(args: &Args) -> Result<PolicyFile, CliError> {
+    let source = sources::resolve(std::slice::from_ref(&args.path))?;
+    let [file] = <[_; 1]>::try_from(sources::files(&source)?).map_err(|files| {
+        CliError::new(Exit::Usage, format!("`{}` has {} policies", args.path.display(), files.len()))
+            .hint("name one of its files")
+    })?;
+    Ok(file)
+}
+
+/// The row of a fleet that is meant; the only one when none is named.
+async fn row(fleet: &dyn Fleet, file: &str, wanted: Option<&str>) -> Result<(String, LoadedPolicy), CliError> {
+    let rows = fleet.discover(fleet.every()).await;
+    let mut rows = rows.map_err(|error| host::wrong_policies(std::slice::from_ref(&error)))?;
+    let names: Vec<_> = rows.iter().map(|row| row.name.clone()).collect();
+    let position = match wanted {
+        Some(wanted) => names.iter().position(|name| name == wanted),
+        None => (names.len() == 1).then_some(0),
+    };
+    let Some(position) = position else {
+        let text = format!("`{file}` is a fleet of {} rows; which one is meant?", names.len());
+        let some: Vec<_> = names.iter().take(10).map(String::as_str).collect();
+        return Err(CliError::new(Exit::Usage, text).hint(format!("--row takes one of: {}", some.join(", "))));
+    };
+    let row = rows.swap_remove(position);
+    let policy = row.policy.map_err(|error| host::wrong_policies(std::slice::from_ref(&error)))?;
+    Ok((format!("{file}/{}", row.name), policy))
+}
+
+/// What is known of the policy from elsewhere.
+async fn known(args: &Args, name: &PolicyName) -> Result<Known, CliError> {
+    if let Some(dir) = &args.state_dir {
+        let stored = Store::open_read_only(dir).map_err(host::store)?;
+        return Ok(Known::from_stored(&stored, name));
+    }
+    let Some(server) = &args.server else { return Ok(Known::default()) };
+    let server = ServerArgs { server: server.clone(), token: args.token.clone() };
+    let policy: Policy = read(Client::new(&server)?.policy(name.as_str()).await?)?;
+    let tasks = policy.tasks;
+    let counts = Counts {
+        waiting: tasks.waiting,
+        asked: tasks.asked,
+        staging: tasks.staging,
+        running: tasks.running,
+        ready: tasks.ready,
+        killing: tasks.killing,
+    };
+    Ok(Known { counts: Some(counts), ..Known::default() })
+}

@@ -1,0 +1,368 @@
+//! Carrying out: from a plan to recorded tasks to requests to backends.
+//!
+//! The order is always the same: into the ledger, into the store, and only then (the backend's worker waits for the
+//! store) to the backend.
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use tokio::time::Instant;
+
+use crate::backend::LaunchRequest;
+use crate::core::decide::settle;
+use crate::core::decision::Decision;
+use crate::core::intent::By;
+use crate::core::ledger::Task;
+use crate::core::model::{Kind, Placement, TaskId, TaskState};
+use crate::core::plan::Plan;
+use crate::core::policy::{Replace, TaskTemplate};
+use crate::core::time::Timestamp;
+use crate::script::{Mode, ScriptError};
+
+use super::super::backend_worker::Work;
+use super::super::event::Event;
+use super::super::policy::{Drain, Phase};
+use super::super::record::Write;
+use super::super::ticker::Timer;
+use super::Loop;
+use super::tick::{deadline, with_plan};
+
+impl Loop {
+    /// Records and carries out a plan; `order` is what `victims` said.
+    pub(super) fn carry_out(&mut self, key: usize, decision: Decision, plan: Plan, order: Vec<TaskId>) {
+        let at = self.clock.now();
+        let Some(policy) = self.policy(key) else { return };
+        // Replacements that wait go first: nothing has to be killed for them.
+        let cancelled = policy.ledger.cancel_waiting(plan.kills);
+        let mut victims = plan.named.clone();
+        let wanted = victims.len() + (plan.kills - cancelled) as usize;
+        for id in order.into_iter().chain(policy.default_victims(u32::MAX)) {
+            if wanted <= victims.len() {
+                break;
+            }
+            let alive =
+                policy.ledger.get(&id).is_some_and(|task| task.state < TaskState::Killing && task.by != By::Helper);
+            if alive && !victims.contains(&id) {
+                victims.push(id);
+            }
+        }
+        let mut launched = 0;
+        for launch in &plan.launches {
+            let n = self.launch(key, launch.n, launch.template.clone(), launch.by);
+            launched += if launch.by == By::Helper { 0 } else { n };
+        }
+        let killed = cancelled + self.kill(key, &victims);
+        let Some(policy) = self.policy(key) else { return };
+        let acted = i64::from(launched) - i64::from(killed);
+        policy.refused = plan.refused + plan.launched().saturating_sub(launched);
+        policy.acted = acted;
+        policy.tasks_changed();
+        settle(&mut policy.state, at, launched, killed, decision.to_min);
+        self.spend((launched + killed).saturating_sub(decision.to_min));
+        self.conclude(key, with_plan(decision, &plan, acted));
+    }
+
+    /// Starts `n` tasks; how many were recorded and handed over.
+    pub(super) fn launch(&mut self, key: usize, n: u32, template: Option<Arc<TaskTemplate>>, by: By) -> u32 {
+        if n == 0 || self.settings.dry_run {
+            return 0;
+        }
+        let (at, wall) = (self.clock.now(), self.clock.wall());
+        let Some(policy) = self.policies.get_mut(key).and_then(Option::as_mut) else { return 0 };
+        let Some(active) = &policy.active else { return 0 };
+        let spec = Arc::clone(&active.policy.spec);
+        let template = template.unwrap_or_else(|| Arc::new(spec.workload.template.clone()));
+        let backend: Arc<str> = spec.workload.backend.as_str().into();
+        let attempt = policy.ledger.state().streak;
+        let (mut writes, mut requests) = (Vec::new(), Vec::new());
+        for _ in 0..n {
+            let id = task_id(policy.name.as_str(), &mut self.ids, wall);
+            let task = Task {
+                id: id.clone(),
+                policy: policy.name.clone(),
+                backend: Arc::clone(&backend),
+                template: Arc::clone(&template),
+                state: TaskState::Asked,
+                by,
+                asked: at,
+                started: wall,
+                since: at,
+                ready: None,
+                grace: spec.workload.grace,
+                killed: false,
+                attempt,
+                placement: Placement::default(),
+            };
+            writes.push(Write::Task(Box::new(task.clone())));
+            requests.push(LaunchRequest {
+                id: id.clone(),
+                policy: policy.name.clone(),
+                template: Arc::clone(&template),
+                ready: spec.workload.ready.clone(),
+                base: active.base.clone(),
+            });
+            policy.ledger.ask(task);
+            self.owners.insert(id, key);
+        }
+        policy.tasks_changed();
+        let name = policy.name.clone();
+        let ids: Vec<TaskId> = requests.iter().map(|request| request.id.clone()).collect();
+        writes.push(Write::Policy(name.clone(), Box::new(policy.record())));
+        let after = self.write(writes, true);
+        if self.send(&backend, &name, Work::Launch(requests), after) {
+            self.totals.launched += u64::from(n);
+            self.show_tasks(key, &ids);
+            return n;
+        }
+        tracing::error!(policy = %name, backend = %backend, "the backend's queue is full, the launch is dropped");
+        for id in ids {
+            self.forget_task(key, &id);
+        }
+        0
+    }
+
+    /// Tells tasks to end, through `drain` where there is one; how many were not on their way out already.
+    pub(super) fn kill(&mut self, key: usize, ids: &[TaskId]) -> u32 {
+        if ids.is_empty() || self.settings.dry_run {
+            return 0;
+        }
+        let at = self.clock.now();
+        let now = Instant::now();
+        let Some(policy) = self.policies.get_mut(key).and_then(Option::as_mut) else { return 0 };
+        let drains = policy.spec().is_some_and(|spec| spec.hooks.drain) && policy.script().is_some();
+        let mut killed = Vec::new();
+        let mut writes = Vec::new();
+        for id in ids {
+            let ran = policy.ledger.get(id).is_some_and(|task| task.state == TaskState::Running);
+            if !policy.ledger.kill(id, at) {
+                continue;
+            }
+            if let Some(task) = policy.ledger.get(id) {
+                writes.push(Write::Task(Box::new(task.clone())));
+                if drains && ran {
+                    policy.drains.insert(id.clone(), Drain { until: now + task.grace, calling: false });
+                }
+            }
+            killed.push(id.clone());
+        }
+        policy.tasks_changed();
+        let drain_deadline = policy.drains.values().map(|drain| drain.until).max();
+        writes.push(Write::Policy(policy.name.clone(), Box::new(policy.record())));
+        let direct: Vec<TaskId> = killed.iter().filter(|id| !policy.drains.contains_key(*id)).cloned().collect();
+        let after = self.write(writes, true);
+        self.send_kills(key, &direct, after);
+        if let Some(until) = drain_deadline {
+            self.timers.set(until, Timer::Wake(key));
+        }
+        self.ask_drains(key);
+        self.totals.killed += killed.len() as u64;
+        self.show_tasks(key, &killed);
+        u32::try_from(killed.len()).unwrap_or(u32::MAX)
+    }
+
+    /// Hands kills to the backends of the tasks.
+    pub(super) fn send_kills(
+        &mut self,
+        key: usize,
+        ids: &[TaskId],
+        mut after: Option<tokio::sync::oneshot::Receiver<Result<(), super::super::store::StoreError>>>,
+    ) {
+        let Some(policy) = self.policies.get(key).and_then(Option::as_ref) else { return };
+        let name = policy.name.clone();
+        let mut groups: std::collections::BTreeMap<(Arc<str>, Duration), Vec<TaskId>> =
+            std::collections::BTreeMap::new();
+        for id in ids {
+            if let Some(task) = policy.ledger.get(id) {
+                groups.entry((Arc::clone(&task.backend), task.grace)).or_default().push(id.clone());
+            }
+        }
+        for ((backend, grace), ids) in groups {
+            if !self.send(&backend, &name, Work::Kill(ids, grace), after.take()) {
+                // They are recorded as killing; chores ask again.
+                tracing::error!(policy = %name, backend = %backend, "the backend's queue is full, kills are put off");
+            }
+        }
+    }
+
+    /// Calls `drain` for tasks that wait for it, and kills those whose grace is over.
+    pub(super) fn ask_drains(&mut self, key: usize) {
+        let (now, wall) = (Instant::now(), self.clock.wall());
+        let mode = if self.settings.dry_run { Mode::Record } else { Mode::Live };
+        let Some(policy) = self.policy(key) else { return };
+        if policy.drains.is_empty() {
+            return;
+        }
+        let over: Vec<TaskId> =
+            policy.drains.iter().filter(|(_, drain)| drain.until <= now).map(|(id, _)| id.clone()).collect();
+        policy.drains.retain(|_, drain| now < drain.until);
+        let ask: Vec<TaskId> =
+            policy.drains.iter().filter(|(_, drain)| !drain.calling).map(|(id, _)| id.clone()).collect();
+        let ctx = policy.ctx(wall);
+        let deadline = deadline(policy.interval);
+        let script = policy.script();
+        for drain in policy.drains.values_mut() {
+            drain.calling = true;
+        }
+        for task in ask {
+            let (Some(script), ctx) = (script.clone(), Arc::clone(&ctx)) else { continue };
+            self.spawn(async move {
+                let done = script.drain(task.clone(), ctx, mode, deadline).await;
+                Event::Drained { key, task, done }
+            });
+        }
+        self.send_kills(key, &over, None);
+    }
+
+    /// `drain` came back.
+    pub(super) fn on_drained(&mut self, key: usize, task: &TaskId, done: Result<bool, ScriptError>) {
+        let Some(policy) = self.policy(key) else { return };
+        let Some(drain) = policy.drains.get_mut(task) else { return };
+        match done {
+            Ok(false) => drain.calling = false,
+            Ok(true) => {
+                policy.drains.remove(task);
+                self.send_kills(key, std::slice::from_ref(task), None);
+            }
+            Err(error) => {
+                policy.drains.remove(task);
+                self.script_error(key, error, Some(format!("killed `{task}` without draining it")));
+                self.send_kills(key, std::slice::from_ref(task), None);
+            }
+        }
+    }
+
+    /// Launches the replacements that are due, as far as there is room.
+    pub(super) fn launch_due(&mut self, key: usize) {
+        let at = self.clock.now();
+        if self.stopping.is_some() || self.settings.dry_run {
+            return;
+        }
+        let Some(policy) = self.policy(key) else { return };
+        if policy.active.is_none() || policy.ended.is_some() {
+            return;
+        }
+        let max = policy.bounds_in_force().max;
+        let room = max.saturating_sub(policy.ledger.counts().occupied());
+        let due = policy.ledger.take_due(at, room);
+        if 0 < due {
+            self.launch(key, due, None, By::Replacement);
+        }
+        self.set_wake(key);
+    }
+
+    /// Sets a timer for the policy's next replacement.
+    pub(super) fn set_wake(&mut self, key: usize) {
+        let at = self.clock.now();
+        let Some(policy) = self.policy(key) else { return };
+        let Some(due) = policy.ledger.next_due() else { return };
+        let due = policy.ledger.state().backoff_until.map_or(due, |until| until.max(due));
+        // What is due and has no room yet is looked at again at each tick and update.
+        if at < due {
+            self.timers.set(Instant::now() + due.since(at), Timer::Wake(key));
+        }
+    }
+
+    /// A replacement is due, or a drain is over.
+    pub(super) fn on_wake(&mut self, key: usize) {
+        let ready =
+            self.policies.get(key).and_then(Option::as_ref).and_then(|policy| policy.spec()).is_some_and(|spec| {
+                matches!(
+                    self.backend_states.get(&spec.workload.backend),
+                    Some(super::BackendState::Ready | super::BackendState::Failing(_))
+                )
+            });
+        if ready {
+            self.launch_due(key);
+        }
+        self.ask_drains(key);
+        self.publish(key);
+    }
+
+    /// Withdraws launches that a backend has not placed by the next tick (rule 3 of the semantics).
+    pub(super) fn withdraw_lapsed(&mut self, key: usize, at: Timestamp) {
+        let Some(policy) = self.policies.get(key).and_then(Option::as_ref) else { return };
+        let Some(spec) = policy.spec() else { return };
+        let queues = self.backends.get(&spec.workload.backend).is_some_and(|backend| backend.capabilities().queues);
+        if !queues {
+            return;
+        }
+        let lapsed = policy.ledger.lapsed(at);
+        let n = self.kill(key, &lapsed);
+        if let Some(policy) = self.policy(key) {
+            policy.refused += n;
+        }
+    }
+
+    /// `replace = "rolling"`: while everything is settled, one task with an old template makes way for a new one.
+    pub(super) fn roll(&mut self, key: usize) {
+        let at = self.clock.now();
+        let Some(policy) = self.policy(key) else { return };
+        let Some(spec) = policy.spec().cloned() else { return };
+        if spec.workload.replace != Replace::Rolling || spec.workload.kind != Kind::Service || policy.ended.is_some() {
+            return;
+        }
+        let counts = policy.counts();
+        if counts.in_flight() != 0 || counts.killing != 0 {
+            return;
+        }
+        let old = policy.ledger.tasks().find(|task| {
+            task.by != By::Helper && task.state == TaskState::Running && *task.template != spec.workload.template
+        });
+        if let Some(id) = old.map(|task| task.id.clone()) {
+            tracing::info!(policy = %policy.name, task = %id, "replacing a task that runs an older template");
+            policy.ledger.wait(at);
+            self.kill(key, &[id]);
+            self.launch_due(key);
+        }
+    }
+
+    /// Counts changes towards the global budget.
+    pub(super) fn spend(&mut self, n: u32) {
+        if self.settings.budget.is_some() && 0 < n {
+            self.spent.push_back((self.clock.now(), n));
+        }
+    }
+
+    /// Changes that the global budget has left.
+    pub(super) fn budget_left(&mut self) -> Option<u32> {
+        let budget = self.settings.budget?;
+        let now = self.clock.now();
+        while self.spent.front().is_some_and(|(at, _)| budget.per <= now.since(*at)) {
+            self.spent.pop_front();
+        }
+        let spent: u32 = self.spent.iter().map(|(_, n)| *n).sum();
+        Some(budget.changes.saturating_sub(spent))
+    }
+
+    /// Takes a policy's tasks off a backend that it has left; a service's are replaced on the new one at once.
+    pub(super) fn leave_backend(&mut self, key: usize) {
+        let at = self.clock.now();
+        let Some(policy) = self.policy(key) else { return };
+        let Some(spec) = policy.spec().cloned() else { return };
+        let left: Vec<TaskId> = policy
+            .ledger
+            .tasks()
+            .filter(|task| *task.backend != *spec.workload.backend && task.state < TaskState::Killing)
+            .map(|task| task.id.clone())
+            .collect();
+        if left.is_empty() {
+            return;
+        }
+        tracing::info!(policy = %policy.name, tasks = left.len(), "draining the tasks on the old backend");
+        if spec.workload.kind == Kind::Service {
+            for _ in &left {
+                policy.ledger.wait(at);
+            }
+        }
+        self.kill(key, &left);
+        if matches!(self.policies[key].as_ref().map(|policy| &policy.phase), Some(Phase::Idle)) {
+            self.launch_due(key);
+        }
+    }
+}
+
+/// `<policy>.<ULID>`, with a fleet's slash as `~`.
+fn task_id(policy: &str, ids: &mut ulid::Generator, wall: SystemTime) -> TaskId {
+    let ulid = ids.generate_from_datetime(wall).unwrap_or_else(|_| ulid::Ulid::generate());
+    TaskId::new(format!("{}.{ulid}", policy.replace('/', "~")))
+}

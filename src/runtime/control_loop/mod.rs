@@ -1,0 +1,314 @@
+//! The control loop: the one owner of all mutable state.
+//!
+//! It takes [`Event`]s and due timers, one at a time, and never waits for anybody: scripts, backends, the store and
+//! file loading run in workers that answer with events. What each sort of event does is in the modules below; this
+//! one holds the state, the select loop, and the ways out of the loop (calls, writes, publications).
+//!
+//! Invariants:
+//! - a task is recorded (durably, where there is a store) before its backend hears of it;
+//! - in a dry run nothing reaches a backend: [`Loop::send`] is the only way there, and it drops everything;
+//! - a policy's calls never overlap, and the answer to a call that is no longer awaited changes nothing.
+
+mod carry_out;
+mod commands;
+mod shutdown;
+mod sources;
+mod tick;
+mod updates;
+
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::path::PathBuf;
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Duration;
+
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::Instant;
+
+use crate::backend::{Backend, TaskUpdate};
+use crate::core::model::{PolicyName, TaskId};
+use crate::core::time::Timestamp;
+use crate::script::ScriptHost;
+
+use super::backend_worker::{BackendRequest, Queues, Work};
+use super::clock::Clock;
+use super::config::{GlobalBudget, RunEnd};
+use super::event::Event;
+use super::handle::{Published, Request};
+use super::policy::Policy;
+use super::record::Write;
+use super::store::{Store, StoreError};
+use super::ticker::{Timer, Timers};
+use super::view::{StreamEvent, Totals};
+use super::watch::Watch;
+
+pub(crate) use commands::nearest;
+pub(crate) use sources::{Source, SourceOrigin, policy_files, stem};
+pub(crate) use tick::rehearse;
+
+/// How long the tasks may take to end when the run stops them.
+const STOP_GRACE: Duration = Duration::from_secs(30);
+
+/// Upper bounds of the lag histogram, in seconds.
+const LAG_BOUNDS: [f64; 10] = [0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.5, 1.0, f64::INFINITY];
+
+/// What the loop needs from whoever starts it.
+pub(crate) struct LoopParts {
+    pub(crate) host: ScriptHost,
+    pub(crate) store: Option<Store>,
+    pub(crate) clock: Clock,
+    pub(crate) backends: BTreeMap<String, Backend>,
+    pub(crate) queues: Queues,
+    pub(crate) published: Arc<Published>,
+    pub(crate) events: mpsc::Sender<Event>,
+    pub(crate) updates: mpsc::Sender<TaskUpdate>,
+    pub(crate) watch: Option<Watch>,
+    pub(crate) settings: Settings,
+}
+
+/// Settings that do not change during a run.
+#[derive(Clone, Debug)]
+pub(crate) struct Settings {
+    pub(crate) params: BTreeMap<String, String>,
+    pub(crate) dry_run: bool,
+    pub(crate) keep_tasks: bool,
+    pub(crate) exit_on_stop: bool,
+    pub(crate) budget: Option<GlobalBudget>,
+    pub(crate) run_for: Option<Duration>,
+    pub(crate) dirs: Vec<PathBuf>,
+}
+
+/// A backend's standing.
+#[derive(Debug)]
+pub(crate) enum BackendState {
+    /// `recover` has not been answered.
+    Recovering { attempts: u32 },
+    /// At work.
+    Ready,
+    /// The last request failed.
+    Failing(String),
+}
+
+/// The loop's state.
+pub(crate) struct Loop {
+    host: ScriptHost,
+    store: Option<Store>,
+    clock: Clock,
+    backends: BTreeMap<String, Backend>,
+    backend_states: BTreeMap<String, BackendState>,
+    queues: Queues,
+    published: Arc<Published>,
+    events: mpsc::Sender<Event>,
+    updates: mpsc::Sender<TaskUpdate>,
+    watch: Option<Watch>,
+    settings: Settings,
+    timers: Timers,
+    policies: Vec<Option<Policy>>,
+    names: HashMap<PolicyName, usize>,
+    owners: HashMap<TaskId, usize>,
+    sources: Vec<Source>,
+    totals: Totals,
+    ids: ulid::Generator,
+    /// Changes that count towards the global budget.
+    spent: VecDeque<(Timestamp, u32)>,
+    first_ticks: usize,
+    problems: BTreeMap<String, String>,
+    stopping: Option<Stopping>,
+    end: Option<RunEnd>,
+}
+
+/// The run is on its way out.
+#[derive(Debug)]
+struct Stopping {
+    end: RunEnd,
+    /// Tasks are being ended.
+    killing: bool,
+}
+
+impl Loop {
+    pub(crate) fn new(parts: LoopParts) -> Self {
+        let backend_states =
+            parts.backends.keys().map(|name| (name.clone(), BackendState::Recovering { attempts: 0 })).collect();
+        Self {
+            host: parts.host,
+            store: parts.store,
+            clock: parts.clock,
+            backends: parts.backends,
+            backend_states,
+            queues: parts.queues,
+            published: parts.published,
+            events: parts.events,
+            updates: parts.updates,
+            watch: parts.watch,
+            settings: parts.settings,
+            timers: Timers::default(),
+            policies: Vec::new(),
+            names: HashMap::new(),
+            owners: HashMap::new(),
+            sources: Vec::new(),
+            totals: Totals { lag: LAG_BOUNDS.iter().map(|bound| (*bound, 0)).collect(), ..Totals::default() },
+            ids: ulid::Generator::new(),
+            spent: VecDeque::new(),
+            first_ticks: 0,
+            problems: BTreeMap::new(),
+            stopping: None,
+            end: None,
+        }
+    }
+
+    /// Runs until a signal, `--for`, or the end of every policy.
+    pub(crate) async fn run(
+        mut self,
+        mut inbox: mpsc::Receiver<Event>,
+        mut updates: mpsc::Receiver<TaskUpdate>,
+        mut commands: mpsc::Receiver<Request>,
+    ) -> RunEnd {
+        let now = Instant::now();
+        self.timers.set(now + Duration::from_millis(500), Timer::Chores);
+        self.timers.set(now + Duration::from_secs(2), Timer::Stats);
+        if let Some(run_for) = self.settings.run_for {
+            self.timers.set(now + run_for, Timer::End);
+        }
+        self.recover_backends();
+        loop {
+            let next = self.timers.next().unwrap_or_else(|| Instant::now() + Duration::from_secs(3600));
+            tokio::select! {
+                biased;
+                () = tokio::time::sleep_until(next) => self.on_timers(),
+                Some(update) = updates.recv() => self.on_update(update),
+                Some(event) = inbox.recv() => {
+                    if matches!(event, Event::Recovered { .. }) {
+                        // Everything that the backend said while it recovered comes before its answer.
+                        while let Ok(update) = updates.try_recv() {
+                            self.on_update(update);
+                        }
+                    }
+                    self.on_event(event);
+                }
+                Some(request) = commands.recv() => self.on_event(Event::Command(request)),
+            }
+            if let Some(end) = self.end.take() {
+                self.finish().await;
+                return end;
+            }
+        }
+    }
+
+    fn on_timers(&mut self) {
+        let now = Instant::now();
+        // Bounded, so that answers are taken in between even when ticks are due all the time.
+        for _ in 0..64 {
+            let Some((due, timer)) = self.timers.pop_due(now) else { return };
+            match timer {
+                Timer::Tick(key, epoch) => self.on_due(key, epoch, due),
+                Timer::Discover(source) => self.discover(source),
+                Timer::Retire(source) => self.retire_if_gone(source),
+                Timer::Chores => self.on_chores(now),
+                Timer::Stats => self.sample_tasks(now),
+                Timer::Recover(name) => self.recover(&name),
+                Timer::Wake(key) => self.on_wake(key),
+                Timer::End => self.stop(RunEnd { code: 0, reason: "the run's time is over".to_owned() }),
+                Timer::Abort => self.abort("tasks did not end in time"),
+            }
+        }
+    }
+
+    fn on_event(&mut self, event: Event) {
+        match event {
+            Event::Observed { key, serial, observed } => self.on_observed(key, serial, *observed),
+            Event::Acted { key, serial, acted } => self.on_acted(key, serial, *acted),
+            Event::Victims { key, serial, order } => self.on_victims(key, serial, order),
+            Event::Stop { key, serial, code } => self.on_stop(key, serial, code),
+            Event::Drained { key, task, done } => self.on_drained(key, &task, done),
+            Event::Migrated { key, serial, result } => self.on_migrated(key, serial, result),
+            Event::Evaluated { key, request, observed } => self.on_evaluated(key, request, *observed),
+            Event::Loaded { source, serial, result } => self.on_loaded(source, serial, result),
+            Event::Discovered { source, fleet, rows } => self.on_discovered(source, &fleet, rows),
+            Event::Changed(paths) => self.on_changed(&paths),
+            Event::Recovered { backend, result } => self.on_recovered(&backend, result),
+            Event::BackendFailed { backend, launches, kills, error } => {
+                self.on_backend_failed(&backend, launches, kills, &error);
+            }
+            Event::BackendDone { backend } => self.on_backend_done(&backend),
+            Event::Stats(stats) => self.on_stats(stats),
+            Event::Command(request) => self.on_command(request),
+            Event::Signal(signal) => self.on_signal(signal),
+            Event::WorkerDied { name, reason } => {
+                tracing::error!(worker = %name, reason = %reason, "a worker ended");
+                self.problems.insert(format!("worker {name}"), reason);
+            }
+        }
+    }
+
+    /// A policy by key, if it is still there.
+    fn policy(&mut self, key: usize) -> Option<&mut Policy> {
+        self.policies.get_mut(key).and_then(Option::as_mut)
+    }
+
+    /// Runs a call in a worker of its own and sends its event to the loop.
+    fn spawn(&self, work: impl Future<Output = Event> + Send + 'static) {
+        let events = self.events.clone();
+        tokio::spawn(async move {
+            let event = work.await;
+            // Nobody is left to tell once the loop has ended.
+            events.send(event).await.ok();
+        });
+    }
+
+    /// Hands writes to the store. With `sync`, gives what to wait for; without a store there is nothing to wait for.
+    fn write(&mut self, writes: Vec<Write>, sync: bool) -> Option<oneshot::Receiver<Result<(), StoreError>>> {
+        let store = self.store.as_ref()?;
+        if sync {
+            let (done, durable) = oneshot::channel();
+            store.submit(writes, true, Some(done));
+            Some(durable)
+        } else {
+            store.submit(writes, false, None);
+            None
+        }
+    }
+
+    /// The one way to a backend. In a dry run it leads nowhere. False when the request could not be handed over.
+    fn send(
+        &mut self,
+        backend: &str,
+        policy: &PolicyName,
+        work: Work,
+        after: Option<oneshot::Receiver<Result<(), StoreError>>>,
+    ) -> bool {
+        if self.settings.dry_run {
+            return true;
+        }
+        let Some(queue) = self.queues.get(backend) else { return false };
+        queue.try_send(BackendRequest { policy: policy.clone(), work, after }).is_ok()
+    }
+
+    /// Publishes a policy as it is now.
+    fn publish(&mut self, key: usize) {
+        let (now, wall) = (Instant::now(), self.clock.wall());
+        let Some(policy) = self.policies.get(key).and_then(Option::as_ref) else { return };
+        let snapshot = Arc::new(policy.snapshot(now, wall));
+        write_lock(&self.published.policies).insert(snapshot.name.clone(), snapshot);
+    }
+
+    /// Publishes a policy and tells subscribers, if there are any.
+    fn announce(&mut self, key: usize, event: impl FnOnce(Arc<super::view::PolicySnapshot>) -> StreamEvent) {
+        self.publish(key);
+        let Some(policy) = self.policies.get(key).and_then(Option::as_ref) else { return };
+        let snapshot = super::handle::read(&self.published.policies).get(&policy.name).cloned();
+        if let Some(snapshot) = snapshot {
+            self.tell(|| event(snapshot));
+        }
+    }
+
+    /// Sends an event to subscribers, if there are any.
+    fn tell(&self, event: impl FnOnce() -> StreamEvent) {
+        if 0 < self.published.events.receiver_count() {
+            // An error only says that the last reader left meanwhile.
+            self.published.events.send(Arc::new(event())).ok();
+        }
+    }
+}
+
+pub(super) fn write_lock<T>(lock: &RwLock<T>) -> std::sync::RwLockWriteGuard<'_, T> {
+    lock.write().unwrap_or_else(PoisonError::into_inner)
+}

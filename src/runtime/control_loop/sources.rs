@@ -1,0 +1,655 @@
+//! Sources: files that come, change and go, the generations of their policies, and the rows of fleets.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use crate::core::ledger::Ledger;
+use crate::core::model::PolicyName;
+use crate::script::{Content, Fleet, FleetRow, LoadRequest, LoadedFile, Param, ScriptError};
+
+use super::super::clock::JumpDetector;
+use super::super::event::Event;
+use super::super::policy::{Generation, Phase, Policy};
+use super::super::record::{Ended, PolicyRecord, SourceRecord, Write};
+use super::super::ticker::{Timer, first_delay};
+use super::super::view::StreamEvent;
+use super::Loop;
+use super::tick::deadline;
+
+/// A deleted file's policies are retired after this long; editors that replace files are back sooner.
+const RETIRE_AFTER: Duration = Duration::from_secs(5);
+
+/// A row is gone after this many successful discoveries without it.
+const MISSES: u32 = 3;
+
+/// Where a source's text comes from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum SourceOrigin {
+    /// A file.
+    File(PathBuf),
+    /// A text that never changes.
+    Text(String),
+}
+
+/// One file, with the policies that it gave.
+pub(crate) struct Source {
+    pub(crate) name: String,
+    pub(crate) origin: SourceOrigin,
+    /// Number of the last load; results of earlier ones are void.
+    pub(crate) serial: u64,
+    pub(crate) fleet: Option<Arc<dyn Fleet>>,
+    pub(crate) discovering: bool,
+    pub(crate) rows: BTreeMap<String, Row>,
+    pub(crate) sha256: Arc<str>,
+    pub(crate) params: Arc<Vec<Param>>,
+    /// Why the file on the disk is not what runs.
+    pub(crate) refused: Option<Arc<ScriptError>>,
+    pub(crate) required: Vec<PathBuf>,
+    pub(crate) missing: bool,
+    /// More than half of the rows went at once: so many more discoveries must agree.
+    pub(crate) doubt: u32,
+}
+
+/// A row of a fleet.
+#[derive(Debug)]
+pub(crate) struct Row {
+    pub(crate) key: usize,
+    /// Successful discoveries in a row without it.
+    pub(crate) misses: u32,
+}
+
+impl Source {
+    pub(crate) fn new(name: String, origin: SourceOrigin) -> Self {
+        Self {
+            name,
+            origin,
+            serial: 0,
+            fleet: None,
+            discovering: false,
+            rows: BTreeMap::new(),
+            sha256: Arc::from(""),
+            params: Arc::default(),
+            refused: None,
+            required: Vec::new(),
+            missing: false,
+            doubt: 0,
+        }
+    }
+
+    /// The path that messages and `require` start from.
+    pub(crate) fn path(&self) -> PathBuf {
+        match &self.origin {
+            SourceOrigin::File(path) => path.clone(),
+            SourceOrigin::Text(_) => PathBuf::from(format!("{}.lua", self.name)),
+        }
+    }
+
+    /// The folder that relative paths of tasks start from.
+    fn base(&self) -> Option<PathBuf> {
+        match &self.origin {
+            SourceOrigin::File(path) => path.parent().filter(|dir| !dir.as_os_str().is_empty()).map(Path::to_path_buf),
+            SourceOrigin::Text(_) => None,
+        }
+    }
+
+    /// What to ask the script host for.
+    pub(crate) fn request(&self, params: &BTreeMap<String, String>, backends: Vec<String>) -> LoadRequest {
+        let own = format!("{}.", self.name);
+        let mut chosen: BTreeMap<String, String> = params
+            .iter()
+            .filter(|(key, _)| !key.contains('.'))
+            .map(|(key, value)| (key.clone(), value.clone()))
+            .collect();
+        for (key, value) in params {
+            if let Some(key) = key.strip_prefix(&own) {
+                chosen.insert(key.to_owned(), value.clone());
+            }
+        }
+        LoadRequest {
+            path: self.path(),
+            name: self.name.clone(),
+            source: match &self.origin {
+                SourceOrigin::File(_) => None,
+                SourceOrigin::Text(text) => Some(text.clone()),
+            },
+            params: chosen,
+            backends,
+        }
+    }
+}
+
+impl Loop {
+    /// Adds a source whose first load the engine has done already.
+    pub(crate) fn add_source(&mut self, source: Source, loaded: LoadedFile, refused: Option<ScriptError>) {
+        let index = self.sources.len();
+        self.sources.push(source);
+        self.take_loaded(index, loaded);
+        if let Some(error) = refused {
+            self.refuse(index, error);
+        }
+    }
+
+    /// Adds what the store knows: policies that wait for their file, and for now have none.
+    pub(crate) fn add_stored(&mut self, name: PolicyName, record: PolicyRecord, ledger: Ledger) {
+        let mut policy = self.new_policy(name, record, ledger);
+        policy.ended = policy.ended.filter(|ended| ended.by != "retired");
+        let (key, ids) = (self.policies.len(), policy.ledger.tasks().map(|task| task.id.clone()).collect::<Vec<_>>());
+        self.names.insert(policy.name.clone(), key);
+        for id in &ids {
+            self.owners.insert(id.clone(), key);
+        }
+        self.policies.push(Some(policy));
+        self.show_tasks(key, &ids);
+        self.publish(key);
+    }
+
+    /// Once every source is in: what has no file is retired.
+    pub(crate) fn retire_leftovers(&mut self) {
+        let fleets: Vec<String> = self
+            .sources
+            .iter()
+            .filter(|source| source.fleet.is_some())
+            .map(|source| format!("{}/", source.name))
+            .collect();
+        for key in 0..self.policies.len() {
+            let Some(policy) = self.policy(key) else { continue };
+            let loading = policy.next.is_some() || matches!(policy.phase, Phase::Migrating(_));
+            let row = fleets.iter().any(|fleet| policy.name.as_str().starts_with(fleet));
+            if policy.active.is_none() && !loading && !row {
+                self.retire(key, "its file is not among the policies of this run");
+            }
+        }
+    }
+
+    fn new_policy(&self, name: PolicyName, record: PolicyRecord, ledger: Ledger) -> Policy {
+        Policy::new(name, record, ledger, JumpDetector::new(self.clock.wall(), self.clock.now()))
+    }
+
+    /// Reads a source again.
+    pub(super) fn load(&mut self, index: usize) {
+        let backends = self.backends.keys().cloned().collect();
+        let source = &mut self.sources[index];
+        source.serial += 1;
+        let (serial, request, host) =
+            (source.serial, source.request(&self.settings.params, backends), self.host.clone());
+        self.spawn(async move {
+            let result = host.load(request).await;
+            Event::Loaded { source: index, serial, result }
+        });
+    }
+
+    pub(super) fn reload_all(&mut self) {
+        for dir in self.settings.dirs.clone() {
+            self.scan(&dir);
+        }
+        for index in 0..self.sources.len() {
+            self.load(index);
+        }
+    }
+
+    pub(super) fn on_loaded(&mut self, index: usize, serial: u64, result: Result<LoadedFile, Vec<ScriptError>>) {
+        if self.sources[index].serial != serial {
+            return;
+        }
+        match result {
+            Ok(loaded) => self.take_loaded(index, loaded),
+            Err(errors) => {
+                let source = &mut self.sources[index];
+                if let SourceOrigin::File(path) = &source.origin
+                    && !path.exists()
+                {
+                    if !source.missing {
+                        source.missing = true;
+                        self.timers.set(Instant::now() + RETIRE_AFTER, Timer::Retire(index));
+                    }
+                    return;
+                }
+                for error in errors.iter().skip(1) {
+                    tracing::error!("{}", error.report());
+                }
+                if let Some(error) = errors.into_iter().next() {
+                    self.refuse(index, error);
+                }
+            }
+        }
+    }
+
+    /// The file on the disk is not used: say so, and go on with what runs.
+    fn refuse(&mut self, index: usize, error: ScriptError) {
+        self.totals.reloads_refused += 1;
+        let error = Arc::new(error);
+        self.sources[index].refused = Some(Arc::clone(&error));
+        let keys = self.policies_of(index);
+        let generation = keys.first().and_then(|key| self.policy(*key)).map_or(0, |policy| policy.generation);
+        let name = PolicyName::from(self.sources[index].name.as_str());
+        tracing::error!(policy = %name, generation, "reload refused, generation {generation} goes on\n{}", error.report());
+        for key in keys {
+            if let Some(policy) = self.policy(key) {
+                policy.refusal = Some(Arc::clone(&error));
+            }
+            self.publish(key);
+        }
+        self.tell(|| StreamEvent::Reload { policy: name, generation, error: Some(error) });
+    }
+
+    fn policies_of(&self, index: usize) -> Vec<usize> {
+        (0..self.policies.len())
+            .filter(|key| self.policies[*key].as_ref().is_some_and(|policy| policy.source == Some(index)))
+            .collect()
+    }
+
+    /// A file has been compiled, checked and tried: hand its policies their new generation.
+    fn take_loaded(&mut self, index: usize, loaded: LoadedFile) {
+        let source = &mut self.sources[index];
+        source.sha256 = loaded.sha256.as_str().into();
+        source.params = Arc::new(loaded.params);
+        source.refused = None;
+        source.missing = false;
+        source.required.clone_from(&loaded.required);
+        for warning in &loaded.warnings {
+            tracing::warn!(policy = %source.name, "{warning}");
+        }
+        if let SourceOrigin::File(path) = &source.origin {
+            let record = SourceRecord { sha256: loaded.sha256, source: loaded.source.to_string() };
+            let write = Write::Source(path.display().to_string(), record);
+            self.write(vec![write], false);
+        }
+        self.watch_files();
+        match loaded.content {
+            Content::Policy(policy) => {
+                self.sources[index].fleet = None;
+                self.end_rows(index, |_| true);
+                let generation = self.generation(index, policy);
+                let name = PolicyName::from(self.sources[index].name.as_str());
+                self.offer(index, &name, generation);
+            }
+            Content::Fleet(fleet) => {
+                self.sources[index].fleet = Some(fleet);
+                self.sources[index].discovering = false;
+                self.discover(index);
+            }
+        }
+    }
+
+    fn generation(&self, index: usize, policy: crate::script::LoadedPolicy) -> Generation {
+        let source = &self.sources[index];
+        Generation {
+            policy,
+            path: source.path(),
+            base: source.base(),
+            sha256: Arc::clone(&source.sha256),
+            params: Arc::clone(&source.params),
+        }
+    }
+
+    /// Gives a policy (a new one, if there is none of this name) a generation to take over with.
+    fn offer(&mut self, index: usize, name: &PolicyName, generation: Generation) -> usize {
+        let key = if let Some(key) = self.names.get(name) {
+            *key
+        } else {
+            let policy = self.new_policy(name.clone(), PolicyRecord::default(), Ledger::default());
+            let key = self.policies.iter().position(Option::is_none).unwrap_or(self.policies.len());
+            if key == self.policies.len() {
+                self.policies.push(Some(policy));
+            } else {
+                self.policies[key] = Some(policy);
+            }
+            self.names.insert(name.clone(), key);
+            key
+        };
+        if let Some(policy) = self.policy(key) {
+            policy.source = Some(index);
+            policy.next = Some(Box::new(generation));
+            if matches!(policy.phase, Phase::Idle) {
+                self.begin_migration(key);
+            }
+        }
+        key
+    }
+
+    /// Lets the waiting generation take over `ctx.state`.
+    pub(super) fn begin_migration(&mut self, key: usize) {
+        let Some(policy) = self.policy(key) else { return };
+        let Some(next) = policy.next.take() else { return };
+        let script = Arc::clone(&next.policy.script);
+        let reload = policy.active.is_some();
+        let state = policy.script().map_or_else(|| policy.script_state.clone(), |old| old.state());
+        let serial = policy.next_serial();
+        policy.phase = Phase::Migrating(next);
+        self.spawn(async move {
+            let result = script.restore(state.as_deref(), reload).await;
+            Event::Migrated { key, serial, result }
+        });
+    }
+
+    pub(super) fn on_migrated(&mut self, key: usize, serial: u64, result: Result<(), ScriptError>) {
+        let now = Instant::now();
+        let Some(policy) = self.policy(key) else { return };
+        if policy.serial != serial {
+            return;
+        }
+        let Phase::Migrating(next) = std::mem::replace(&mut policy.phase, Phase::Idle) else { return };
+        let deferred = policy.deferred.take();
+        let source = policy.source;
+        match result {
+            Ok(()) => self.take_over(key, *next, now),
+            Err(error) => {
+                if let Some(index) = source {
+                    self.refuse(index, error);
+                }
+            }
+        }
+        if self.policy(key).is_some_and(|policy| policy.next.is_some()) {
+            self.begin_migration(key);
+        } else if let Some(due) = deferred {
+            self.begin_tick_if_able(key, due);
+        }
+    }
+
+    fn begin_tick_if_able(&mut self, key: usize, due: Instant) {
+        let able = self.policy(key).is_some_and(|policy| policy.active.is_some() && policy.ended.is_none());
+        if able && self.stopping.is_none() {
+            self.begin_tick(key, due);
+        }
+    }
+
+    fn take_over(&mut self, key: usize, next: Generation, now: Instant) {
+        let Some(policy) = self.policy(key) else { return };
+        let first = policy.active.is_none();
+        let had_ended = policy.ended.take();
+        if had_ended.is_some() {
+            policy.ledger.forgive();
+        }
+        let interval = policy.interval;
+        policy.adopt(next, now);
+        let faster = policy.interval != interval;
+        let (name, generation) = (policy.name.clone(), policy.generation);
+        if first {
+            tracing::info!(policy = %name, generation, "policy started");
+        } else {
+            self.totals.reloads += 1;
+            tracing::info!(policy = %name, generation, "reloaded");
+        }
+        let ids: Vec<_> = self
+            .policy(key)
+            .map(|policy| policy.ledger.tasks().map(|task| task.id.clone()).collect())
+            .unwrap_or_default();
+        for id in ids {
+            self.owners.insert(id, key);
+        }
+        self.leave_backend(key);
+        if first || had_ended.is_some() {
+            let interval = self.policy(key).map_or(Duration::ZERO, |policy| policy.interval);
+            let delay = first_delay(self.first_ticks, interval);
+            self.first_ticks += 1;
+            self.schedule(key, now + delay);
+        } else if faster {
+            let due = self.policy(key).map_or(now, |policy| policy.due.min(now + policy.interval));
+            self.schedule(key, due);
+        }
+        self.announce(key, StreamEvent::Policy);
+        self.tell(|| StreamEvent::Reload { policy: name, generation, error: None });
+    }
+
+    /// Starts a policy's schedule anew at `due`.
+    pub(super) fn schedule(&mut self, key: usize, due: Instant) {
+        let Some(policy) = self.policy(key) else { return };
+        policy.epoch += 1;
+        policy.due = due;
+        let epoch = policy.epoch;
+        self.timers.set(due, Timer::Tick(key, epoch));
+    }
+
+    /// Files that changed, or folders in which something did.
+    pub(super) fn on_changed(&mut self, paths: &[PathBuf]) {
+        for path in paths {
+            if self.settings.dirs.contains(path) {
+                self.scan(&path.clone());
+            }
+        }
+        for index in 0..self.sources.len() {
+            let source = &self.sources[index];
+            let touched = match &source.origin {
+                SourceOrigin::File(file) => {
+                    paths.contains(file) || source.required.iter().any(|file| paths.contains(file))
+                }
+                SourceOrigin::Text(_) => false,
+            };
+            if touched {
+                self.load(index);
+            }
+        }
+    }
+
+    /// Starts sources for files of a folder that are not known yet.
+    fn scan(&mut self, dir: &Path) {
+        let files = match policy_files(dir) {
+            Ok(files) => files,
+            Err(error) => {
+                tracing::warn!(folder = %dir.display(), error = %error, "cannot read the folder, what runs goes on");
+                return;
+            }
+        };
+        for file in files {
+            let known = self.sources.iter().any(|source| source.origin == SourceOrigin::File(file.clone()));
+            if known {
+                continue;
+            }
+            let name = stem(&file);
+            if let Some(other) = self.sources.iter().find(|source| source.name == name) {
+                tracing::error!(file = %file.display(), other = %other.path().display(), "both give the policy name `{name}`, the new file is left out");
+                continue;
+            }
+            let index = self.sources.len();
+            self.sources.push(Source::new(name, SourceOrigin::File(file)));
+            self.load(index);
+        }
+    }
+
+    /// Tells the watcher what to look at now.
+    pub(super) fn watch_files(&mut self) {
+        let Some(watch) = &self.watch else { return };
+        let files = self
+            .sources
+            .iter()
+            .filter_map(|source| match &source.origin {
+                SourceOrigin::File(path) => Some(std::iter::once(path.clone()).chain(source.required.iter().cloned())),
+                SourceOrigin::Text(_) => None,
+            })
+            .flatten()
+            .collect();
+        watch.set(files, self.settings.dirs.clone());
+    }
+
+    /// Five seconds after a file went: retire its policies unless it is back.
+    pub(super) fn retire_if_gone(&mut self, index: usize) {
+        let source = &mut self.sources[index];
+        if !std::mem::take(&mut source.missing) {
+            return;
+        }
+        if let SourceOrigin::File(path) = &source.origin
+            && path.exists()
+        {
+            self.load(index);
+            return;
+        }
+        source.fleet = None;
+        source.rows.clear();
+        source.refused = None;
+        for key in self.policies_of(index) {
+            self.retire(key, "its file is gone");
+        }
+    }
+
+    /// No file any more: shown, tasks kept, nothing launched.
+    fn retire(&mut self, key: usize, reason: &str) {
+        let Some(policy) = self.policy(key) else { return };
+        if let Some(state) = policy.script().and_then(|script| script.state()) {
+            policy.script_state = Some(state);
+        }
+        policy.active = None;
+        policy.next = None;
+        policy.phase = Phase::Idle;
+        policy.serial += 1;
+        policy.epoch += 1;
+        let by = if policy.ledger.is_empty() { "gone" } else { "retired" };
+        policy.ended = Some(Ended { by: by.to_owned(), code: 0, reason: reason.to_owned() });
+        policy.dirty = true;
+        tracing::warn!(policy = %policy.name, tasks = policy.ledger.tasks().count(), "policy retired: {reason}");
+        self.announce(key, StreamEvent::Policy);
+        self.forget_if_over(key);
+    }
+
+    /// Looks for a fleet's rows.
+    pub(super) fn discover(&mut self, index: usize) {
+        let source = &mut self.sources[index];
+        let Some(fleet) = source.fleet.clone() else { return };
+        if std::mem::replace(&mut source.discovering, true) || self.stopping.is_some() {
+            return;
+        }
+        let limit = deadline(fleet.every());
+        self.spawn(async move {
+            let rows = fleet.discover(limit).await;
+            Event::Discovered { source: index, fleet, rows }
+        });
+    }
+
+    pub(super) fn on_discovered(
+        &mut self,
+        index: usize,
+        fleet: &Arc<dyn Fleet>,
+        rows: Result<Vec<FleetRow>, ScriptError>,
+    ) {
+        let source = &mut self.sources[index];
+        if !source.fleet.as_ref().is_some_and(|current| Arc::ptr_eq(current, fleet)) {
+            return;
+        }
+        source.discovering = false;
+        self.timers.set(Instant::now() + fleet.every(), Timer::Discover(index));
+        let rows = match rows {
+            Ok(rows) => rows,
+            Err(error) => {
+                // A discovery that fails keeps all rows.
+                tracing::error!(policy = %source.name, rows = source.rows.len(), "{}\n  kept the rows that were known", error.report());
+                source.refused = Some(Arc::new(error));
+                return;
+            }
+        };
+        source.refused = None;
+        let names: Vec<String> = rows.iter().map(|row| row.name.clone()).collect();
+        for row in rows {
+            self.take_row(index, row);
+        }
+        self.find_stored_rows(index);
+        self.miss_rows(index, &names);
+    }
+
+    fn take_row(&mut self, index: usize, row: FleetRow) {
+        let source = &self.sources[index];
+        let name = PolicyName::from(format!("{}/{}", source.name, row.name).as_str());
+        let loaded = match row.policy {
+            Ok(loaded) => loaded,
+            Err(error) => {
+                tracing::error!(policy = %name, "{}\n  the row is left as it was", error.report());
+                let known = source.rows.get(&row.name).map(|row| row.key);
+                if let Some(policy) = known.and_then(|key| self.policy(key)) {
+                    policy.refusal = Some(Arc::new(error));
+                } else {
+                    self.sources[index].refused = Some(Arc::new(error));
+                }
+                return;
+            }
+        };
+        let same =
+            source.rows.get(&row.name).and_then(|known| self.policies[known.key].as_ref()).is_some_and(|policy| {
+                let runs = |generation: &Generation| Arc::ptr_eq(&generation.policy.script, &loaded.script);
+                let migrating = matches!(&policy.phase, Phase::Migrating(next) if runs(next));
+                policy.active.as_ref().is_some_and(runs) || policy.next.as_deref().is_some_and(runs) || migrating
+            });
+        let key = if same {
+            self.sources[index].rows[&row.name].key
+        } else {
+            let generation = self.generation(index, loaded);
+            self.offer(index, &name, generation)
+        };
+        self.sources[index].rows.insert(row.name, Row { key, misses: 0 });
+    }
+
+    /// Rows of an earlier run that were not discovered are missing like any other.
+    fn find_stored_rows(&mut self, index: usize) {
+        let prefix = format!("{}/", self.sources[index].name);
+        for key in 0..self.policies.len() {
+            let Some(policy) = self.policies[key].as_ref() else { continue };
+            let Some(row) = policy.name.as_str().strip_prefix(&prefix).map(str::to_owned) else { continue };
+            if policy.source.is_none() && policy.active.is_none() && policy.ended.is_none() {
+                self.sources[index].rows.entry(row).or_insert(Row { key, misses: 0 });
+            }
+        }
+    }
+
+    /// Counts the rows that were not there this time; more than half at once needs more to agree.
+    fn miss_rows(&mut self, index: usize, present: &[String]) {
+        let source = &mut self.sources[index];
+        let mut missing = 0;
+        for (name, row) in &mut source.rows {
+            if !present.contains(name) {
+                row.misses += 1;
+                missing += 1;
+            }
+        }
+        if missing == 0 {
+            source.doubt = 0;
+        } else if source.rows.len() < missing * 2 {
+            source.doubt = MISSES;
+        }
+        let needed = MISSES + source.doubt;
+        self.end_rows(index, |row| needed <= row.misses);
+    }
+
+    /// Ends the rows that are over: their tasks are stopped or kept as `on_gone` says.
+    fn end_rows(&mut self, index: usize, over: impl Fn(&Row) -> bool) {
+        let source = &mut self.sources[index];
+        let gone: Vec<(String, usize)> =
+            source.rows.iter().filter(|(_, row)| over(row)).map(|(name, row)| (name.clone(), row.key)).collect();
+        for (name, key) in gone {
+            self.sources[index].rows.remove(&name);
+            let keep = self
+                .policy(key)
+                .and_then(|policy| policy.spec().cloned())
+                .is_some_and(|spec| spec.workload.on_gone == crate::core::policy::OnEnd::Keep);
+            if keep {
+                self.retire(key, "its row is gone, its tasks are kept");
+                continue;
+            }
+            let reason = format!("row `{name}` is gone");
+            if let Some(policy) = self.policy(key) {
+                policy.ended = None;
+            }
+            self.end_policy(key, Ended { by: "gone".to_owned(), code: 0, reason });
+        }
+    }
+}
+
+/// The policy files of a folder, in the order of their names: `*.lua` without the specs (`*_test.lua`).
+pub(crate) fn policy_files(dir: &Path) -> std::io::Result<Vec<PathBuf>> {
+    let mut files = Vec::new();
+    for entry in std::fs::read_dir(dir)? {
+        let path = entry?.path();
+        let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+        let lua = path.extension().is_some_and(|extension| extension == "lua");
+        if lua && !name.ends_with("_test.lua") && !name.starts_with('.') && path.is_file() {
+            files.push(path);
+        }
+    }
+    files.sort();
+    Ok(files)
+}
+
+/// A policy's name: its file's stem.
+pub(crate) fn stem(path: &Path) -> String {
+    path.file_stem().map(|stem| stem.to_string_lossy().into_owned()).unwrap_or_default()
+}

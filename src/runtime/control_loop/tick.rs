@@ -1,0 +1,527 @@
+//! One tick: observe, decide, act.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use crate::core::decide::{Config, decide, settle};
+use crate::core::decision::{Decision, Detail, Guard, Observation, PolicyState, Reason};
+use crate::core::intent::{By, Intent};
+use crate::core::interval::next_interval;
+use crate::core::model::{Effect, PolicyName, Sample, TaskId};
+use crate::core::plan::{Plan, Situation, plan};
+use crate::core::policy::{Actuator, PolicySpec};
+use crate::script::{Acted, Hook, Mode, Observed, ScriptError};
+
+use super::super::event::Event;
+use super::super::policy::{Penalty, Phase, Policy};
+use super::super::record::Ended;
+use super::super::ticker::{Timer, next_due};
+use super::super::view::StreamEvent;
+use super::{BackendState, LAG_BOUNDS, Loop};
+
+/// A policy that broke a limit waits at most this long.
+const MAX_PENALTY: Duration = Duration::from_secs(60);
+
+impl Loop {
+    /// A policy's tick is due.
+    pub(super) fn on_due(&mut self, key: usize, epoch: u32, due: Instant) {
+        let now = Instant::now();
+        if self.stopping.is_some() {
+            return;
+        }
+        let Some(policy) = self.policy(key) else { return };
+        if policy.epoch != epoch || policy.ended.is_some() || policy.active.is_none() {
+            return;
+        }
+        let (next, missed) = next_due(due, policy.interval, now);
+        policy.due = next;
+        let busy = !matches!(policy.phase, Phase::Idle);
+        let migrating = matches!(policy.phase, Phase::Migrating(_));
+        self.timers.set(next, Timer::Tick(key, epoch));
+        self.totals.missed += missed;
+        if migrating {
+            if let Some(policy) = self.policy(key) {
+                policy.deferred = Some(due);
+            }
+        } else if busy {
+            self.totals.missed += 1;
+        } else if self.backend_ready(key) {
+            self.begin_tick(key, due);
+        }
+    }
+
+    fn backend_ready(&self, key: usize) -> bool {
+        let Some(spec) = self.policies[key].as_ref().and_then(Policy::spec) else { return false };
+        !matches!(self.backend_states.get(&spec.workload.backend), Some(BackendState::Recovering { .. }))
+    }
+
+    /// Begins a tick that was due at `due`.
+    pub(super) fn begin_tick(&mut self, key: usize, due: Instant) {
+        let now = Instant::now();
+        let (at, wall) = (self.clock.now(), self.clock.wall());
+        self.record_lag(now.saturating_duration_since(due));
+        self.totals.ticks += 1;
+        let Some(policy) = self.policy(key) else { return };
+        policy.ticks += 1;
+        policy.last_tick = Some((wall, now));
+        policy.stalled = false;
+        policy.dirty = true;
+        let rules = policy.rules.clone();
+        if policy.ledger.advance(at, &rules) {
+            policy.tasks_changed();
+        }
+        let lag = policy.rules.lag;
+        policy.external.expire(at, lag);
+        self.withdraw_lapsed(key, at);
+        self.launch_due(key);
+        self.roll(key);
+        self.ask_drains(key);
+
+        let Some(policy) = self.policy(key) else { return };
+        let penalty =
+            policy.penalty.as_ref().filter(|penalty| now < penalty.until).map(|penalty| Arc::clone(&penalty.error));
+        let (Some(script), Some(spec)) = (policy.script(), policy.spec().cloned()) else { return };
+        let serial = policy.next_serial();
+        policy.phase = Phase::Observing;
+        if let Some(error) = penalty {
+            // Left alone for breaking a limit: the tick counts and records the error.
+            let sample = Sample::Error { message: error.headline().into() };
+            self.decide(key, sample, None, None);
+            return;
+        }
+        let ctx = policy.ctx(wall);
+        let deadline = deadline(policy.interval);
+        if needs_script(&spec) {
+            self.spawn(async move {
+                let observed = Box::new(script.observe(ctx, deadline).await);
+                Event::Observed { key, serial, observed }
+            });
+        } else {
+            self.decide(key, Sample::Missing, target_number(&spec), None);
+        }
+    }
+
+    /// `observe` came back.
+    pub(super) fn on_observed(&mut self, key: usize, serial: u64, observed: Observed) {
+        let (at, wall, now) = (self.clock.now(), self.clock.wall(), Instant::now());
+        let Some(policy) = self.policy(key) else { return };
+        if policy.serial != serial || !matches!(policy.phase, Phase::Observing) {
+            return;
+        }
+        if let Some(count) = observed.count {
+            policy.external.observe(count);
+        }
+        policy.penalty = penalty(policy.penalty.take(), &observed.errors, now);
+        let mut sample = observed.sample;
+        if policy.jumps.jumped(wall, at)
+            && let Sample::Value { value, age, .. } = sample
+        {
+            tracing::warn!(policy = %policy.name, "the wall clock jumped, this tick's sample is taken as stale");
+            sample = Sample::Stale { value, age };
+        }
+        if observed.errors.is_empty() {
+            policy.error = None;
+        }
+        for error in observed.errors {
+            self.script_error(key, error, None);
+        }
+        self.decide(key, sample, observed.setpoint, observed.scripted);
+    }
+
+    fn decide(
+        &mut self,
+        key: usize,
+        sample: Sample,
+        setpoint: Option<f64>,
+        scripted: Option<crate::core::decision::Scripted>,
+    ) {
+        let budget = self.budget_left();
+        let dry_run = self.settings.dry_run;
+        let at = self.clock.now();
+        let Some(policy) = self.policy(key) else { return };
+        let Some(spec) = policy.spec().cloned() else { return };
+        let observation = Observation {
+            now: at,
+            sample,
+            setpoint,
+            counts: policy.counts(),
+            in_flight: policy.in_flight(at),
+            refused: policy.refused,
+            scripted,
+            bounds: policy.bounds.is_some().then(|| policy.bounds_in_force()),
+            budget,
+            paused: policy.paused.is_some(),
+            dry_run,
+        };
+        let (decision, state) = decide(&Config::from(&*spec), std::mem::take(&mut policy.state), &observation);
+        policy.state = state;
+        policy.sample = Some(observation.sample);
+        policy.setpoint = observation.setpoint;
+        policy.refused = 0;
+        policy.acted = 0;
+        for reason in decision.reasons.iter().filter(|reason| reason.from != reason.to) {
+            *self.totals.restricted.entry(reason.guard.as_str()).or_default() += 1;
+        }
+        self.act(key, &spec, decision);
+    }
+
+    /// Turns a decision into intents: by the script's function, by its task, or by default.
+    fn act(&mut self, key: usize, spec: &PolicySpec, mut decision: Decision) {
+        let rehearsed = rehearsed(&decision);
+        let (adjustment, mode) = match rehearsed {
+            Some(adjustment) => (adjustment, Mode::Record),
+            None => (decision.adjustment, Mode::Live),
+        };
+        if adjustment == 0 {
+            self.conclude(key, decision);
+            return;
+        }
+        let n = u32::try_from(adjustment.unsigned_abs()).unwrap_or(u32::MAX);
+        let hook = hook_for(adjustment, spec.workload.effect);
+        let (own, other) = match hook {
+            Hook::Warmer => (&spec.hooks.warmer, &spec.hooks.cooler),
+            _ => (&spec.hooks.cooler, &spec.hooks.warmer),
+        };
+        match (own, other) {
+            (Actuator::Function, _) => {
+                let wall = self.clock.wall();
+                let Some(policy) = self.policy(key) else { return };
+                let Some(script) = policy.script() else { return };
+                let serial = policy.next_serial();
+                let ctx = policy.ctx(wall);
+                let deadline = deadline(policy.interval);
+                policy.phase = Phase::Acting(decision);
+                self.spawn(async move {
+                    let acted = Box::new(script.act(hook, n, ctx, mode, deadline).await);
+                    Event::Acted { key, serial, acted }
+                });
+            }
+            _ if mode == Mode::Record => self.conclude(key, decision),
+            (Actuator::Task(template), _) => {
+                // A cooler that is a task is launched too: that many of it, as jobs.
+                let intents = [Intent::Launch { n, template: Some(Arc::clone(template)), count: true }];
+                let by = if hook == Hook::Warmer { By::Warmer } else { By::Cooler };
+                self.plan_and_choose(key, decision, &intents, by, i64::from(n));
+            }
+            (Actuator::Absent, Actuator::Absent) => {
+                let intents = [if 0 < adjustment {
+                    Intent::Launch { n, template: None, count: true }
+                } else {
+                    Intent::Kill { n }
+                }];
+                self.plan_and_choose(key, decision, &intents, By::Law, adjustment);
+            }
+            (Actuator::Absent, _) => {
+                // As in Relay: with only one of the two, the other direction does nothing and says so.
+                let text = if hook == Hook::Warmer { "too cold, no warmer" } else { "too hot, no cooler" };
+                let to_min = i64::from(decision.to_min);
+                decision.reasons.push(Reason {
+                    guard: Guard::Actuator,
+                    from: decision.adjustment,
+                    to: to_min,
+                    detail: Detail::Text(text.into()),
+                });
+                decision.adjustment = to_min;
+                if decision.to_min == 0 {
+                    self.conclude(key, decision);
+                } else {
+                    let intents = [Intent::Launch { n: decision.to_min, template: None, count: true }];
+                    self.plan_and_choose(key, decision, &intents, By::Min, to_min);
+                }
+            }
+        }
+    }
+
+    /// A warmer or cooler came back.
+    pub(super) fn on_acted(&mut self, key: usize, serial: u64, acted: Acted) {
+        let at = self.clock.now();
+        let now = Instant::now();
+        let Some(policy) = self.policy(key) else { return };
+        if policy.serial != serial {
+            return;
+        }
+        let Phase::Acting(mut decision) = std::mem::replace(&mut policy.phase, Phase::Idle) else { return };
+        let name = policy.name.clone();
+        let external = policy.is_external();
+        if let Some(error) = acted.error {
+            policy.penalty = penalty(policy.penalty.take(), std::slice::from_ref(&error), now);
+            let done = acted.intents.len();
+            self.script_error(key, error, Some(format!("carried out the {done} intents before it")));
+        }
+        for effect in &acted.recorded {
+            tracing::info!(policy = %name, effect = %effect, "dry run: not sent");
+        }
+        if rehearsed(&decision).is_some() {
+            for intent in &acted.intents {
+                tracing::info!(policy = %name, intent = ?intent, "dry run: not carried out");
+            }
+            self.conclude(key, decision);
+            return;
+        }
+        if external {
+            self.accept(key, decision, acted.accepted, at);
+            return;
+        }
+        let by = match hook_of(&decision, self.policies[key].as_ref()) {
+            Hook::Warmer => By::Warmer,
+            _ => By::Cooler,
+        };
+        if acted.intents.is_empty() && 0 < decision.to_min {
+            // A warmer that asks for nothing does not keep a policy below its lower bound for ever, but it is its say.
+            decision.reasons.push(Reason {
+                guard: Guard::Intent,
+                from: decision.adjustment,
+                to: 0,
+                detail: Detail::Text("the script asked for nothing".into()),
+            });
+        }
+        let adjustment = decision.adjustment;
+        self.plan_and_choose(key, decision, &acted.intents, by, adjustment);
+    }
+
+    /// What others run: the returned number is in flight until `count` shows it.
+    fn accept(&mut self, key: usize, mut decision: Decision, accepted: Option<u32>, at: crate::core::time::Timestamp) {
+        let Some(policy) = self.policy(key) else { return };
+        let wanted = u32::try_from(decision.adjustment.unsigned_abs()).unwrap_or(u32::MAX);
+        let accepted = accepted.unwrap_or(wanted).min(wanted);
+        let signed = i64::from(accepted) * decision.adjustment.signum();
+        policy.refused = wanted - accepted;
+        policy.acted = signed;
+        if accepted < wanted {
+            decision.reasons.push(Reason {
+                guard: Guard::Intent,
+                from: decision.adjustment,
+                to: signed,
+                detail: Detail::Text(format!("{accepted} of {wanted} were accepted").into()),
+            });
+        }
+        if accepted != 0 {
+            policy.external.accepted.push_back((at, signed));
+            let (launched, killed) = if 0 < signed { (accepted, 0) } else { (0, accepted) };
+            settle(&mut policy.state, at, launched, killed, decision.to_min);
+            self.spend(accepted);
+        }
+        self.conclude(key, decision);
+    }
+
+    fn plan_and_choose(&mut self, key: usize, decision: Decision, intents: &[Intent], by: By, adjustment: i64) {
+        let at = self.clock.now();
+        let wall = self.clock.wall();
+        let Some(policy) = self.policy(key) else { return };
+        let Some(spec) = policy.spec().cloned() else { return };
+        let situation = Situation {
+            adjustment,
+            counts: policy.counts(),
+            bounds: policy.bounds_in_force(),
+            helpers: policy.ledger.helpers(),
+            max_helpers: spec.max_helpers,
+            backed_off: policy.ledger.backed_off(at).is_some(),
+            by,
+        };
+        let plan = plan(&situation, intents, |id| {
+            policy.ledger.get(id).is_some_and(|task| task.state < crate::core::model::TaskState::Killing)
+        });
+        let waiting = situation.counts.waiting;
+        if spec.hooks.victims && waiting < plan.kills {
+            let Some(script) = policy.script() else { return };
+            let serial = policy.next_serial();
+            let (n, ctx, deadline) = (plan.kills - waiting, policy.ctx(wall), deadline(policy.interval));
+            policy.phase = Phase::Choosing(decision, plan);
+            self.spawn(async move {
+                let order = script.victims(n, ctx, deadline).await;
+                Event::Victims { key, serial, order }
+            });
+        } else {
+            self.carry_out(key, decision, plan, Vec::new());
+        }
+    }
+
+    /// `victims` came back.
+    pub(super) fn on_victims(&mut self, key: usize, serial: u64, order: Result<Vec<TaskId>, ScriptError>) {
+        let now = Instant::now();
+        let Some(policy) = self.policy(key) else { return };
+        if policy.serial != serial {
+            return;
+        }
+        let Phase::Choosing(decision, mut plan) = std::mem::replace(&mut policy.phase, Phase::Idle) else { return };
+        match order {
+            Ok(order) => self.carry_out(key, decision, plan, order),
+            Err(error) => {
+                // Who goes is the script's to say; while it cannot, nobody does.
+                policy.penalty = penalty(policy.penalty.take(), std::slice::from_ref(&error), now);
+                plan.refused += plan.kills;
+                plan.kills = 0;
+                self.script_error(key, error, Some("killed nothing".to_owned()));
+                self.carry_out(key, decision, plan, Vec::new());
+            }
+        }
+    }
+
+    /// Ends the deciding part of a tick.
+    pub(super) fn conclude(&mut self, key: usize, decision: Decision) {
+        let wall = self.clock.wall();
+        let Some(policy) = self.policy(key) else { return };
+        let Some(spec) = policy.spec().cloned() else { return };
+        let news = decision.adjustment != 0
+            || policy.decision.as_ref().is_none_or(|before| !same_reasons(&before.reasons, &decision.reasons));
+        if news {
+            log_decision(&policy.name, &decision, policy.acted);
+        }
+        policy.decision = Some(Arc::new(decision));
+        policy.interval = next_interval(&spec.interval, policy.interval, policy.acted != 0);
+        if let Some(state) = policy.script().and_then(|script| script.take_changed_state()) {
+            policy.script_state = Some(state);
+        }
+        if spec.hooks.stop {
+            let Some(script) = policy.script() else { return };
+            let serial = policy.next_serial();
+            let (ctx, deadline) = (policy.ctx(wall), deadline(policy.interval));
+            policy.phase = Phase::Stopping;
+            let mode = if self.settings.dry_run { Mode::Record } else { Mode::Live };
+            self.spawn(async move {
+                let code = script.stop(ctx, mode, deadline).await;
+                Event::Stop { key, serial, code }
+            });
+        } else {
+            policy.phase = Phase::Idle;
+        }
+        self.announce(key, StreamEvent::Tick);
+        if news {
+            self.announce(key, StreamEvent::Decision);
+        }
+        self.after_tick(key);
+    }
+
+    /// `stop` came back.
+    pub(super) fn on_stop(&mut self, key: usize, serial: u64, code: Result<Option<i32>, ScriptError>) {
+        let Some(policy) = self.policy(key) else { return };
+        if policy.serial != serial || !matches!(policy.phase, Phase::Stopping) {
+            return;
+        }
+        policy.phase = Phase::Idle;
+        match code {
+            Ok(None) => {}
+            Ok(Some(code)) => {
+                let reason = format!("`stop` gave exit code {code}");
+                self.end_policy(key, Ended { by: "stop".to_owned(), code, reason });
+            }
+            Err(error) => self.script_error(key, error, Some("went on".to_owned())),
+        }
+        self.after_tick(key);
+    }
+
+    /// Between two ticks is when a new generation takes over.
+    fn after_tick(&mut self, key: usize) {
+        let Some(policy) = self.policy(key) else { return };
+        if matches!(policy.phase, Phase::Idle) && policy.next.is_some() {
+            self.begin_migration(key);
+        }
+    }
+
+    /// Counts, shows and logs a script's error, with what the loop did instead.
+    pub(super) fn script_error(&mut self, key: usize, error: ScriptError, held: Option<String>) {
+        *self.totals.script_errors.entry((error.hook.as_str(), error.kind.as_str())).or_default() += 1;
+        let Some(policy) = self.policy(key) else { return };
+        let held: Arc<str> = held.unwrap_or_else(|| format!("held at {} tasks", policy.counts().desired())).into();
+        let name = policy.name.clone();
+        let repeated = policy.error.as_ref().is_some_and(|before| **before == error);
+        let error = Arc::new(error);
+        policy.error = Some(Arc::clone(&error));
+        if repeated {
+            tracing::debug!(policy = %name, error = %error, held = %held, "script error, again");
+        } else {
+            tracing::error!(policy = %name, hook = error.hook.as_str(), "{}\n  {held}", error.report());
+        }
+        self.tell(|| StreamEvent::Error { policy: name, error, held });
+    }
+
+    fn record_lag(&mut self, lag: Duration) {
+        let seconds = lag.as_secs_f64();
+        self.totals.lag_sum += seconds;
+        for (bound, n) in &mut self.totals.lag {
+            if seconds <= *bound {
+                *n += 1;
+            }
+        }
+        debug_assert_eq!(self.totals.lag.len(), LAG_BOUNDS.len(), "one count for each bound");
+    }
+}
+
+/// How long a call may take: most of the interval, so that it is over when the next tick is due.
+pub(super) fn deadline(interval: Duration) -> Duration {
+    interval.saturating_sub((interval / 20).min(Duration::from_millis(20)))
+}
+
+/// Whether an observation needs a visit to the VM at all.
+fn needs_script(spec: &PolicySpec) -> bool {
+    let hooks = &spec.hooks;
+    hooks.metric || hooks.decide || hooks.count || matches!(hooks.target, crate::core::policy::Target::Function)
+}
+
+fn target_number(spec: &PolicySpec) -> Option<f64> {
+    match spec.hooks.target {
+        crate::core::policy::Target::Number(value) => Some(value),
+        _ => None,
+    }
+}
+
+/// Which function a direction calls (rule 1 of the semantics).
+pub(super) fn hook_for(adjustment: i64, effect: Effect) -> Hook {
+    match (0 < adjustment, effect) {
+        (true, Effect::Heats) | (false, Effect::Cools) => Hook::Warmer,
+        (false, Effect::Heats) | (true, Effect::Cools) => Hook::Cooler,
+    }
+}
+
+fn hook_of(decision: &Decision, policy: Option<&Policy>) -> Hook {
+    let effect = policy.and_then(Policy::spec).map(|spec| spec.workload.effect).unwrap_or_default();
+    hook_for(decision.adjustment, effect)
+}
+
+/// In a dry run: what would have been carried out, had the last guard not been there.
+fn rehearsed(decision: &Decision) -> Option<i64> {
+    let last = decision.reasons.last()?;
+    (last.guard == Guard::DryRun && last.from != 0).then_some(last.from)
+}
+
+/// A broken limit leaves the policy alone, doubling up to a minute; a visit without one ends that.
+fn penalty(before: Option<Penalty>, errors: &[ScriptError], now: Instant) -> Option<Penalty> {
+    let error = errors.iter().find(|error| error.kind.is_limit())?;
+    let delay = before.map_or(Duration::from_secs(1), |penalty| (penalty.delay * 2).min(MAX_PENALTY));
+    Some(Penalty { delay, until: now + delay, error: Arc::new(error.clone()) })
+}
+
+fn same_reasons(before: &[Reason], after: &[Reason]) -> bool {
+    before.len() == after.len() && before.iter().zip(after).all(|(a, b)| a.guard == b.guard)
+}
+
+fn log_decision(name: &PolicyName, decision: &Decision, acted: i64) {
+    let chain = decision.reasons.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ");
+    if decision.adjustment == 0 {
+        tracing::debug!(policy = %name, raw = decision.raw, reasons = %chain, "held");
+    } else {
+        tracing::info!(
+            policy = %name,
+            desired = decision.desired,
+            raw = decision.raw,
+            adjustment = decision.adjustment,
+            acted,
+            reasons = %chain,
+            "decision"
+        );
+    }
+}
+
+/// A decision for show: nothing is remembered and nothing carried out.
+pub(crate) fn rehearse(spec: &PolicySpec, state: PolicyState, observation: &Observation) -> Decision {
+    decide(&Config::from(spec), state, observation).0
+}
+
+/// Leaves a plan's reasons in its decision.
+pub(super) fn with_plan(mut decision: Decision, plan: &Plan, acted: i64) -> Decision {
+    decision.reasons.extend(plan.reasons.iter().cloned());
+    decision.adjustment = acted;
+    decision
+}

@@ -1,0 +1,366 @@
+//! What backends say: recovery, task updates, failures, figures. And the loop's chores.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use crate::backend::{Backend, BackendError, KnownTask, TaskUpdate};
+use crate::core::model::{Exit, TaskId, TaskState, TaskStats};
+
+use super::super::event::Event;
+use super::super::policy::Policy;
+use super::super::record::{Ended, Write};
+use super::super::ticker::Timer;
+use super::super::view::{Health, StreamEvent};
+use super::{BackendState, Loop, write_lock};
+
+/// How often CPU and memory of tasks are read.
+const STATS_EVERY: Duration = Duration::from_secs(2);
+
+impl Loop {
+    /// Asks every backend for the tasks of an earlier run.
+    pub(super) fn recover_backends(&mut self) {
+        for name in self.backends.keys().cloned().collect::<Vec<_>>() {
+            self.recover(&name);
+        }
+    }
+
+    pub(super) fn recover(&mut self, name: &str) {
+        let known: Vec<KnownTask> = self
+            .policies
+            .iter()
+            .flatten()
+            .flat_map(|policy| policy.ledger.tasks())
+            .filter(|task| *task.backend == *name)
+            .map(|task| KnownTask {
+                id: task.id.clone(),
+                policy: task.policy.clone(),
+                state: task.state,
+                placement: task.placement.clone(),
+                grace: task.grace,
+            })
+            .collect();
+        let Some(Backend::Tasks(backend)) = self.backends.get(name).cloned() else { return };
+        let updates = self.updates.clone();
+        let name = name.to_owned();
+        self.spawn(async move {
+            let result = backend.recover(known, updates).await;
+            Event::Recovered { backend: name, result }
+        });
+    }
+
+    pub(super) fn on_recovered(&mut self, name: &str, result: Result<(), BackendError>) {
+        match result {
+            Ok(()) => {
+                tracing::debug!(backend = %name, "backend recovered");
+                self.backend_states.insert(name.to_owned(), BackendState::Ready);
+                self.problems.remove(&format!("backend {name}"));
+                self.repeat_kills(name);
+                self.tick_policies_of(name);
+            }
+            Err(error) => {
+                let attempts = match self.backend_states.get(name) {
+                    Some(BackendState::Recovering { attempts }) => attempts + 1,
+                    _ => 1,
+                };
+                let delay =
+                    Duration::from_millis(500).saturating_mul(1 << attempts.min(6)).min(Duration::from_secs(30));
+                tracing::warn!(backend = %name, error = %error, "backend does not answer, tried again in {delay:?}");
+                self.problems.insert(format!("backend {name}"), error.to_string());
+                self.backend_states.insert(name.to_owned(), BackendState::Recovering { attempts });
+                self.timers.set(Instant::now() + delay, Timer::Recover(name.to_owned()));
+            }
+        }
+    }
+
+    /// Tasks that were told to end before, and still are there, are told again.
+    fn repeat_kills(&mut self, name: &str) {
+        let killing: Vec<(usize, Vec<TaskId>)> = self
+            .policies
+            .iter()
+            .enumerate()
+            .filter_map(|(key, policy)| Some((key, policy.as_ref()?)))
+            .map(|(key, policy)| {
+                let ids = policy
+                    .ledger
+                    .tasks()
+                    .filter(|task| task.state == TaskState::Killing && *task.backend == *name)
+                    .filter(|task| !policy.drains.contains_key(&task.id))
+                    .map(|task| task.id.clone())
+                    .collect::<Vec<_>>();
+                (key, ids)
+            })
+            .filter(|(_, ids)| !ids.is_empty())
+            .collect();
+        for (key, ids) in killing {
+            self.send_kills(key, &ids, None);
+        }
+    }
+
+    /// Policies that waited for this backend tick now, not an interval later.
+    fn tick_policies_of(&mut self, name: &str) {
+        let now = Instant::now();
+        for key in 0..self.policies.len() {
+            let waiting = self.policies[key].as_ref().is_some_and(|policy| {
+                policy.last_tick.is_none() && policy.spec().is_some_and(|spec| spec.workload.backend == name)
+            });
+            if waiting {
+                self.schedule(key, now);
+            }
+        }
+    }
+
+    pub(super) fn on_backend_failed(
+        &mut self,
+        name: &str,
+        launches: Vec<TaskId>,
+        kills: Vec<TaskId>,
+        error: &BackendError,
+    ) {
+        tracing::warn!(backend = %name, error = %error, launches = launches.len(), kills = kills.len(), "backend request failed");
+        if matches!(error, BackendError::Unavailable { .. }) {
+            self.problems.insert(format!("backend {name}"), error.to_string());
+            self.backend_states.insert(name.to_owned(), BackendState::Failing(error.to_string()));
+        }
+        let reason = error.to_string();
+        for id in launches {
+            // Ended by its name in case that it was started after all; what was not started is not wanted any more.
+            if let Some(key) = self.owners.get(&id).copied()
+                && matches!(error, BackendError::Unavailable { .. })
+            {
+                self.kill(key, std::slice::from_ref(&id));
+                continue;
+            }
+            let exit = Some(Exit::NotStarted { reason: reason.as_str().into() });
+            self.on_update(TaskUpdate { id, state: TaskState::Gone, healthy: None, placement: None, exit });
+        }
+    }
+
+    pub(super) fn on_backend_done(&mut self, name: &str) {
+        if let Some(state @ BackendState::Failing(_)) = self.backend_states.get_mut(name) {
+            *state = BackendState::Ready;
+            self.problems.remove(&format!("backend {name}"));
+            tracing::info!(backend = %name, "backend answers again");
+        }
+    }
+
+    /// A backend said something of a task.
+    pub(super) fn on_update(&mut self, update: TaskUpdate) {
+        let at = self.clock.now();
+        let Some(key) = self.owners.get(&update.id).copied() else {
+            tracing::debug!(task = %update.id, "update for a task that nobody owns");
+            return;
+        };
+        let Some(policy) = self.policy(key) else { return };
+        let rules = policy.rules.clone();
+        let change =
+            policy.ledger.apply(&update.id, update.state, update.healthy, update.placement, update.exit, at, &rules);
+        let Some(change) = change else { return };
+        policy.tasks_changed();
+        let name = policy.name.clone();
+        let view = policy.view(&change.task);
+        let writes = if change.task.state == TaskState::Gone {
+            policy.drains.remove(&update.id);
+            policy.stats.remove(&update.id);
+            let record = Box::new(policy.record());
+            self.owners.remove(&update.id);
+            vec![Write::RemoveTask(update.id.clone()), Write::Policy(name.clone(), record)]
+        } else {
+            vec![Write::Task(Box::new(change.task.clone()))]
+        };
+        self.write(writes, false);
+        let exit = change.exit.as_ref().map(ToString::to_string);
+        if let Some(exit) = &exit {
+            if change.failed {
+                self.totals.failed += 1;
+                tracing::warn!(policy = %name, task = %update.id, exit = %exit, "task failed");
+            } else {
+                tracing::debug!(policy = %name, task = %update.id, exit = %exit, "task ended");
+            }
+        }
+        if change.task.state == TaskState::Gone {
+            write_lock(&self.published.tasks).remove(&update.id);
+        } else {
+            write_lock(&self.published.tasks).insert(update.id.clone(), view.clone());
+        }
+        self.tell(|| StreamEvent::Task(Box::new(view), exit));
+        if change.failed {
+            self.check_failures(key);
+        }
+        if change.task.state == TaskState::Gone {
+            self.launch_due(key);
+            self.forget_if_over(key);
+        }
+        self.publish(key);
+    }
+
+    fn check_failures(&mut self, key: usize) {
+        let Some(policy) = self.policy(key) else { return };
+        let Some(limit) = policy.spec().and_then(|spec| spec.max_failures) else { return };
+        let failures = policy.ledger.state().failures;
+        if limit <= failures && policy.ended.is_none() {
+            let reason = format!("{failures} failures reached max_failures {limit}");
+            self.end_policy(key, Ended { by: "max_failures".to_owned(), code: 1, reason });
+        }
+    }
+
+    /// Shows tasks as they are now.
+    pub(super) fn show_tasks(&mut self, key: usize, ids: &[TaskId]) {
+        let Some(policy) = self.policies.get(key).and_then(Option::as_ref) else { return };
+        let views: Vec<_> = ids.iter().filter_map(|id| policy.ledger.get(id)).map(|task| policy.view(task)).collect();
+        {
+            let mut tasks = write_lock(&self.published.tasks);
+            for view in &views {
+                tasks.insert(view.id.clone(), view.clone());
+            }
+        }
+        for view in views {
+            self.tell(|| StreamEvent::Task(Box::new(view), None));
+        }
+    }
+
+    /// Takes a task out that no backend ever heard of.
+    pub(super) fn forget_task(&mut self, key: usize, id: &TaskId) {
+        let at = self.clock.now();
+        if let Some(policy) = self.policy(key) {
+            let rules = policy.rules.clone();
+            policy.ledger.kill(id, at);
+            policy.ledger.apply(id, TaskState::Gone, None, None, Some(Exit::Unknown), at, &rules);
+            policy.tasks_changed();
+        }
+        self.owners.remove(id);
+        self.write(vec![Write::RemoveTask(id.clone())], false);
+        write_lock(&self.published.tasks).remove(id);
+    }
+
+    /// Reads CPU and memory of every running task.
+    pub(super) fn sample_tasks(&mut self, now: Instant) {
+        self.timers.set(now + STATS_EVERY, Timer::Stats);
+        let mut by_backend: BTreeMap<&str, Vec<TaskId>> = BTreeMap::new();
+        for task in self.policies.iter().flatten().flat_map(|policy| policy.ledger.tasks()) {
+            if matches!(task.state, TaskState::Running | TaskState::Killing) {
+                by_backend.entry(&task.backend).or_default().push(task.id.clone());
+            }
+        }
+        for (name, tasks) in by_backend {
+            let Some(Backend::Tasks(backend)) = self.backends.get(name).cloned() else { continue };
+            if !backend.capabilities().stats {
+                continue;
+            }
+            let name = name.to_owned();
+            let events = self.events.clone();
+            tokio::spawn(async move {
+                match tokio::time::timeout(STATS_EVERY, backend.stats(tasks)).await {
+                    Ok(Ok(stats)) => {
+                        // The loop has ended when nobody takes the event.
+                        events.send(Event::Stats(stats)).await.ok();
+                    }
+                    Ok(Err(error)) => tracing::debug!(backend = %name, error = %error, "no figures of tasks"),
+                    Err(_) => tracing::debug!(backend = %name, "figures of tasks come too slowly"),
+                }
+            });
+        }
+    }
+
+    pub(super) fn on_stats(&mut self, stats: BTreeMap<TaskId, TaskStats>) {
+        let mut changed = std::collections::BTreeMap::<usize, Vec<TaskId>>::new();
+        for (id, figures) in stats {
+            let Some(key) = self.owners.get(&id).copied() else { continue };
+            let Some(policy) = self.policy(key) else { continue };
+            policy.stats.insert(id.clone(), figures);
+            changed.entry(key).or_default().push(id);
+        }
+        for (key, ids) in changed {
+            let Some(policy) = self.policy(key) else { continue };
+            policy.tasks_changed();
+            let views: Vec<_> =
+                ids.iter().filter_map(|id| policy.ledger.get(id)).map(|task| policy.view(task)).collect();
+            let mut tasks = write_lock(&self.published.tasks);
+            for view in views {
+                tasks.insert(view.id.clone(), view);
+            }
+        }
+    }
+
+    /// Once a second: what only time changes.
+    pub(super) fn on_chores(&mut self, now: Instant) {
+        self.timers.set(now + Duration::from_secs(1), Timer::Chores);
+        self.expire(self.clock.wall());
+        self.check_health(now);
+        self.save();
+        *write_lock(&self.published.totals) = self.totals.clone();
+    }
+
+    fn check_health(&mut self, now: Instant) {
+        let mut health = Health { ready: true, degraded: false, problems: self.problems.clone() };
+        health.ready &= self.problems.is_empty();
+        if let Some(error) = self.store.as_ref().and_then(super::Store::failure) {
+            health.ready = false;
+            health.problems.insert("store".to_owned(), error.to_string());
+        }
+        for (name, state) in &self.backend_states {
+            match state {
+                BackendState::Ready => {}
+                BackendState::Recovering { .. } => {
+                    health.ready = false;
+                    health.problems.entry(format!("backend {name}")).or_insert_with(|| "not recovered yet".to_owned());
+                }
+                BackendState::Failing(message) => {
+                    health.ready = false;
+                    health.problems.insert(format!("backend {name}"), message.clone());
+                }
+            }
+        }
+        for key in 0..self.policies.len() {
+            let Some(policy) = self.policy(key) else { continue };
+            let stalled = is_stalled(policy, now);
+            let moved = std::mem::replace(&mut policy.stalled, stalled) != stalled;
+            let mut note = |problem: String| {
+                health.problems.insert(policy.name.to_string(), problem);
+            };
+            if stalled {
+                health.ready = false;
+                note("has missed three intervals".to_owned());
+            } else if let Some(refusal) = &policy.refusal {
+                health.degraded = true;
+                note(format!("the file is not what runs: {refusal}"));
+            } else if let Some(error) = &policy.error {
+                health.degraded = true;
+                note(error.to_string());
+            }
+            if moved {
+                self.publish(key);
+            }
+        }
+        for source in &self.sources {
+            if let Some(refused) = &source.refused {
+                health.degraded = true;
+                health.problems.entry(source.name.clone()).or_insert_with(|| refused.to_string());
+            }
+        }
+        *write_lock(&self.published.health) = health;
+    }
+
+    /// Writes what changed since the last time; cheap when there is no store.
+    pub(super) fn save(&mut self) {
+        if self.store.is_none() {
+            return;
+        }
+        let mut writes = vec![Write::Clock(self.clock.now(), self.clock.wall())];
+        for policy in self.policies.iter_mut().flatten() {
+            if std::mem::take(&mut policy.dirty) {
+                writes.push(Write::Policy(policy.name.clone(), Box::new(policy.record())));
+            }
+        }
+        self.write(writes, false);
+    }
+}
+
+/// Whether a policy that should tick has not for three intervals (and a second, for very short ones).
+fn is_stalled(policy: &Policy, now: Instant) -> bool {
+    let Some((_, last)) = policy.last_tick else { return false };
+    policy.active.is_some()
+        && policy.ended.is_none()
+        && policy.interval * 3 + Duration::from_secs(1) < now.saturating_duration_since(last)
+}

@@ -1,0 +1,456 @@
+//! One policy as the control loop holds it, and the phases of its tick.
+//!
+//! ```text
+//!            due                     decision ≠ 0              kills to choose
+//!   Idle ──────────► Observing ──────────────────► Acting ──────────────────► Choosing
+//!    ▲ ▲                 │ nothing to do             │ carried out                │
+//!    │ └─────────────────┴───────────────────────────┴──────────► Stopping? ──────┘
+//!    │ state taken over                                               │ no exit code
+//!    └────────── Migrating ◄── a new generation waits ◄───────────────┘
+//! ```
+//!
+//! A policy that is over (`ended`) or has no file (`spec` is none) stays `Idle` and is not ticked.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use tokio::time::Instant;
+
+use crate::core::decide::shape_key;
+use crate::core::decision::{Bounds, Decision, InFlight, PolicyState};
+use crate::core::intent::By;
+use crate::core::ledger::{Ledger, Rules};
+use crate::core::model::{Counts, PolicyName, Sample, TaskId, TaskState, TaskStats};
+use crate::core::plan::Plan;
+use crate::core::policy::PolicySpec;
+use crate::core::time::Timestamp;
+use crate::script::{Ctx, LoadedPolicy, Param, PolicyScript, ScriptError, TaskView};
+
+use super::clock::JumpDetector;
+use super::record::{Ended, Override, Pause, PolicyRecord};
+use super::view::{PolicySnapshot, ScriptView};
+
+/// Where a policy is in its tick.
+#[derive(Debug)]
+pub(crate) enum Phase {
+    /// Between ticks.
+    Idle,
+    /// `observe` is running.
+    Observing,
+    /// A warmer or cooler is running for this decision.
+    Acting(Decision),
+    /// `victims` is running for this plan.
+    Choosing(Decision, Plan),
+    /// `stop` is running.
+    Stopping,
+    /// A new generation is taking over the state.
+    Migrating(Box<Generation>),
+}
+
+/// A generation of a policy's script.
+#[derive(Clone)]
+pub(crate) struct Generation {
+    pub(crate) policy: LoadedPolicy,
+    pub(crate) path: PathBuf,
+    pub(crate) base: Option<PathBuf>,
+    pub(crate) sha256: Arc<str>,
+    pub(crate) params: Arc<Vec<Param>>,
+}
+
+impl std::fmt::Debug for Generation {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Generation").field("path", &self.path).field("sha256", &self.sha256).finish_non_exhaustive()
+    }
+}
+
+/// A task that `drain` is being asked about before it is killed.
+#[derive(Debug)]
+pub(crate) struct Drain {
+    /// When it is killed whatever `drain` says.
+    pub(crate) until: Instant,
+    /// A call is running.
+    pub(crate) calling: bool,
+}
+
+/// A policy that broke a limit is left alone for a while.
+#[derive(Debug)]
+pub(crate) struct Penalty {
+    pub(crate) delay: Duration,
+    pub(crate) until: Instant,
+    pub(crate) error: Arc<ScriptError>,
+}
+
+/// What is known of a workload that others run (`backend = "none"`).
+#[derive(Debug, Default)]
+pub(crate) struct External {
+    /// The last count.
+    pub(crate) count: u32,
+    /// Changes that were accepted and do not show in the count yet: when, and how many are left (signed).
+    pub(crate) accepted: VecDeque<(Timestamp, i64)>,
+}
+
+impl External {
+    /// Takes in a new count: what it moved by settles the oldest accepted changes in that direction.
+    pub(crate) fn observe(&mut self, count: u32) {
+        let mut moved = i64::from(count) - i64::from(self.count);
+        self.count = count;
+        for (_, left) in &mut self.accepted {
+            if moved.signum() == left.signum() {
+                let shown = if 0 < moved { moved.min(*left) } else { moved.max(*left) };
+                *left -= shown;
+                moved -= shown;
+            }
+        }
+        self.accepted.retain(|(_, left)| *left != 0);
+    }
+
+    /// Forgets changes that had their time to show.
+    pub(crate) fn expire(&mut self, now: Timestamp, lag: Duration) {
+        self.accepted.retain(|(at, _)| now.since(*at) < lag);
+    }
+
+    /// What is in flight.
+    pub(crate) fn in_flight(&self) -> InFlight {
+        let sum = |sign: i64| {
+            let total: i64 = self.accepted.iter().map(|(_, left)| left * sign).filter(|n| 0 < *n).sum();
+            u32::try_from(total).unwrap_or(u32::MAX)
+        };
+        InFlight { launches: sum(1), kills: sum(-1) }
+    }
+
+    /// The counts that guards work on: what runs, less what is on its way out, plus what is on its way in.
+    pub(crate) fn counts(&self) -> Counts {
+        let in_flight = self.in_flight();
+        let killing = in_flight.kills.min(self.count);
+        let running = self.count - killing;
+        Counts { staging: in_flight.launches, running, ready: running, killing, ..Counts::default() }
+    }
+}
+
+/// One policy.
+#[derive(Debug)]
+pub(crate) struct Policy {
+    pub(crate) name: PolicyName,
+    /// Index of its source; none once retired for good.
+    pub(crate) source: Option<usize>,
+    pub(crate) generation: u64,
+    /// What runs; none for a retired policy.
+    pub(crate) active: Option<Generation>,
+    /// What will run after the present tick.
+    pub(crate) next: Option<Box<Generation>>,
+    pub(crate) rules: Rules,
+    pub(crate) state: PolicyState,
+    pub(crate) ledger: Ledger,
+    pub(crate) external: External,
+    pub(crate) phase: Phase,
+    /// Serial number of the last call; answers to others are void.
+    pub(crate) serial: u64,
+    /// Epoch of the schedule.
+    pub(crate) epoch: u32,
+    pub(crate) interval: Duration,
+    pub(crate) due: Instant,
+    /// A tick that came due while the state was being taken over.
+    pub(crate) deferred: Option<Instant>,
+    pub(crate) ticks: u64,
+    pub(crate) last_tick: Option<(SystemTime, Instant)>,
+    pub(crate) jumps: JumpDetector,
+    pub(crate) sample: Option<Sample>,
+    pub(crate) setpoint: Option<f64>,
+    pub(crate) decision: Option<Arc<Decision>>,
+    /// Tasks asked for at the last tick that were not placed.
+    pub(crate) refused: u32,
+    pub(crate) acted: i64,
+    pub(crate) paused: Option<Pause>,
+    pub(crate) bounds: Option<Override>,
+    pub(crate) ended: Option<Ended>,
+    pub(crate) penalty: Option<Penalty>,
+    pub(crate) drains: BTreeMap<TaskId, Drain>,
+    pub(crate) error: Option<Arc<ScriptError>>,
+    pub(crate) refusal: Option<Arc<ScriptError>>,
+    pub(crate) stats: BTreeMap<TaskId, TaskStats>,
+    views: Option<Arc<Vec<TaskView>>>,
+    pub(crate) stalled: bool,
+    /// Something changed that is not in the store yet.
+    pub(crate) dirty: bool,
+    /// `ctx.state` as it was last taken from the script (kept for retired policies and for records).
+    pub(crate) script_state: Option<String>,
+    /// The law, effect and kind that the state belongs to.
+    pub(crate) shape: String,
+}
+
+impl Policy {
+    /// A policy as the store has it, or a new one, without a script yet.
+    pub(crate) fn new(name: PolicyName, record: PolicyRecord, ledger: Ledger, jumps: JumpDetector) -> Self {
+        Self {
+            name,
+            source: None,
+            generation: record.generation,
+            active: None,
+            next: None,
+            rules: Rules {
+                kind: crate::core::model::Kind::Service,
+                ready: crate::core::policy::Ready::Running,
+                backoff: crate::core::policy::Backoff::default(),
+                lag: Duration::ZERO,
+                warmer_jobs: false,
+                cooler_jobs: false,
+            },
+            state: record.state,
+            ledger,
+            external: External::default(),
+            phase: Phase::Idle,
+            serial: 0,
+            epoch: 0,
+            interval: Duration::from_secs(1),
+            due: Instant::now(),
+            deferred: None,
+            ticks: record.ticks,
+            last_tick: None,
+            jumps,
+            sample: None,
+            setpoint: None,
+            decision: None,
+            refused: 0,
+            acted: 0,
+            paused: record.paused,
+            bounds: record.bounds,
+            ended: record.ended,
+            penalty: None,
+            drains: BTreeMap::new(),
+            error: None,
+            refusal: None,
+            stats: BTreeMap::new(),
+            views: None,
+            stalled: false,
+            dirty: true,
+            script_state: record.script_state,
+            shape: record.shape,
+        }
+    }
+
+    /// The checked table of what runs.
+    pub(crate) fn spec(&self) -> Option<&Arc<PolicySpec>> {
+        self.active.as_ref().map(|active| &active.policy.spec)
+    }
+
+    /// The functions of what runs.
+    pub(crate) fn script(&self) -> Option<Arc<dyn PolicyScript>> {
+        self.active.as_ref().map(|active| Arc::clone(&active.policy.script))
+    }
+
+    /// Whether its tasks are run by others.
+    pub(crate) fn is_external(&self) -> bool {
+        self.spec().is_some_and(|spec| spec.workload.backend == "none")
+    }
+
+    /// Makes a generation the one that runs. History, timers and tasks carry over; a changed law, effect or kind
+    /// starts the law's memory anew.
+    pub(crate) fn adopt(&mut self, generation: Generation, now: Instant) {
+        let spec = &generation.policy.spec;
+        let shape = shape_key(spec);
+        if !self.shape.is_empty() && self.shape != shape {
+            self.state.reset_law();
+        }
+        self.shape = shape;
+        self.rules = Rules::from(&**spec);
+        if self.active.is_none() || self.interval < spec.interval.min || spec.interval.max < self.interval {
+            self.interval = spec.interval.min;
+        }
+        self.active = Some(generation);
+        self.generation += 1;
+        self.penalty = None;
+        self.error = None;
+        self.refusal = None;
+        self.last_tick = self.last_tick.map(|(wall, _)| (wall, now));
+        self.dirty = true;
+    }
+
+    /// A new serial number for a call.
+    pub(crate) fn next_serial(&mut self) -> u64 {
+        self.serial += 1;
+        self.serial
+    }
+
+    /// min and max in force.
+    pub(crate) fn bounds_in_force(&self) -> Bounds {
+        let (min, max) = self.spec().map_or((0, 0), |spec| (spec.workload.min, spec.workload.max));
+        let over = self.bounds.as_ref();
+        let max = over.and_then(|over| over.max).unwrap_or(max);
+        let min = over.and_then(|over| over.min).unwrap_or(min);
+        match over {
+            // An override of one bound pulls the other one along.
+            Some(Override { min: Some(_), max: None, .. }) => Bounds { min, max: max.max(min) },
+            Some(_) => Bounds { min: min.min(max), max },
+            None => Bounds { min, max },
+        }
+    }
+
+    /// The counts that guards and laws work on.
+    pub(crate) fn counts(&self) -> Counts {
+        if self.is_external() { self.external.counts() } else { self.ledger.counts() }
+    }
+
+    /// What the sample does not show yet.
+    pub(crate) fn in_flight(&self, now: Timestamp) -> InFlight {
+        if self.is_external() { self.external.in_flight() } else { self.ledger.in_flight(now, &self.rules) }
+    }
+
+    /// Marks what is shown of its tasks as old.
+    pub(crate) fn tasks_changed(&mut self) {
+        self.views = None;
+        self.dirty = true;
+    }
+
+    /// Its tasks as scripts and the API see them, oldest first.
+    pub(crate) fn views(&mut self) -> Arc<Vec<TaskView>> {
+        if let Some(views) = &self.views {
+            return Arc::clone(views);
+        }
+        let mut views: Vec<TaskView> = self.ledger.tasks().map(|task| self.view(task)).collect();
+        views.sort_by(|a, b| (a.started, &a.id).cmp(&(b.started, &b.id)));
+        let views = Arc::new(views);
+        self.views = Some(Arc::clone(&views));
+        views
+    }
+
+    /// One task as scripts and the API see it.
+    pub(crate) fn view(&self, task: &crate::core::ledger::Task) -> TaskView {
+        TaskView {
+            id: task.id.clone(),
+            policy: self.name.clone(),
+            backend: Arc::clone(&task.backend),
+            state: task.state,
+            ready: task.state == TaskState::Running && task.ready.is_some(),
+            helper: task.by == By::Helper,
+            placement: task.placement.clone(),
+            started: task.started,
+            stats: self.stats.get(&task.id).copied().unwrap_or_default(),
+            by: by_word(task.by),
+        }
+    }
+
+    /// What the script may see now.
+    pub(crate) fn ctx(&mut self, wall: SystemTime) -> Arc<Ctx> {
+        let counts = self.counts();
+        let running = if self.is_external() { self.external.count } else { counts.running };
+        Arc::new(Ctx {
+            policy: self.name.clone(),
+            now: wall,
+            tick: self.ticks,
+            sample: self.sample.clone(),
+            setpoint: self.setpoint,
+            history: Arc::clone(&self.state.history),
+            tasks: self.views(),
+            running,
+            in_flight: counts.in_flight(),
+            desired: counts.desired(),
+            bounds: self.bounds_in_force(),
+        })
+    }
+
+    /// What the world may see now.
+    pub(crate) fn snapshot(&self, now: Instant, wall: SystemTime) -> PolicySnapshot {
+        let active = self.active.as_ref();
+        let mut counts = self.counts();
+        if self.is_external() {
+            counts.running = self.external.count;
+            counts.ready = self.external.count;
+        }
+        PolicySnapshot {
+            name: self.name.clone(),
+            generation: self.generation,
+            script: ScriptView {
+                path: active.map(|active| active.path.clone()).unwrap_or_default(),
+                sha256: active.map(|active| Arc::clone(&active.sha256)).unwrap_or_default(),
+                error: self.error.clone(),
+                refused: self.refusal.clone(),
+            },
+            spec: self.spec().cloned(),
+            params: active.map(|active| Arc::clone(&active.params)).unwrap_or_default(),
+            ticks: self.ticks,
+            last_tick: self.last_tick.map(|(wall, _)| wall),
+            next_tick: (self.active.is_some() && self.ended.is_none())
+                .then(|| wall + self.due.saturating_duration_since(now)),
+            sample: self.sample.clone(),
+            setpoint: self.setpoint,
+            counts,
+            bounds: self.bounds_in_force(),
+            decision: self.decision.clone(),
+            acted: self.acted,
+            paused: self.paused.clone(),
+            bounds_override: self.bounds.clone(),
+            ended: self.ended.clone(),
+            stalled: self.stalled,
+            failures: self.ledger.state().failures,
+        }
+    }
+
+    /// What is to be stored.
+    pub(crate) fn record(&self) -> PolicyRecord {
+        PolicyRecord {
+            state: self.state.clone(),
+            ledger: self.ledger.state().clone(),
+            script_state: self.script_state.clone(),
+            ticks: self.ticks,
+            generation: self.generation,
+            paused: self.paused.clone(),
+            bounds: self.bounds.clone(),
+            ended: self.ended.clone(),
+            shape: self.shape.clone(),
+            backend: self.spec().map(|spec| spec.workload.backend.clone()).unwrap_or_default(),
+        }
+    }
+
+    /// Which tasks go first when nobody names them: those that do not run yet, then those that are not ready, then
+    /// the newest.
+    pub(crate) fn default_victims(&self, n: u32) -> Vec<TaskId> {
+        let mut alive: Vec<_> = self
+            .ledger
+            .tasks()
+            .filter(|task| task.state < TaskState::Killing && task.by != By::Helper)
+            .map(|task| {
+                ((task.state, task.ready.is_some(), std::cmp::Reverse((task.started, task.id.clone()))), &task.id)
+            })
+            .collect();
+        alive.sort();
+        alive.into_iter().take(n as usize).map(|(_, id)| id.clone()).collect()
+    }
+}
+
+/// The API's word for who asked for a task.
+pub(crate) const fn by_word(by: By) -> &'static str {
+    match by {
+        By::Law => "law",
+        By::Min => "min",
+        By::Replacement => "replacement",
+        By::Warmer => "warmer",
+        By::Cooler => "cooler",
+        By::Helper => "helper",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn accepted_changes_are_in_flight_until_the_count_shows_them_or_the_lag_passes() {
+        let mut external = External::default();
+        external.observe(5);
+        external.accepted.push_back((Timestamp::from_millis(0), 3));
+        assert_eq!(external.in_flight(), InFlight { launches: 3, kills: 0 });
+        assert_eq!(external.counts().desired(), 8);
+        external.observe(7);
+        assert_eq!(external.in_flight().launches, 1, "two of three show");
+        external.observe(6);
+        assert_eq!(external.in_flight().launches, 1, "a loss settles no launch");
+        external.expire(Timestamp::from_millis(10_000), Duration::from_secs(10));
+        assert_eq!(external.in_flight().launches, 0);
+        external.accepted.push_back((Timestamp::from_millis(0), -2));
+        assert_eq!(external.counts().desired(), 4);
+        external.observe(4);
+        assert_eq!(external.in_flight(), InFlight::default());
+    }
+}

@@ -1,0 +1,490 @@
+//! What editors know about policies: LuaCATS types, made from the tables that scripts are checked against.
+//!
+//! The key tables here are the only place that lists what a policy, its `ctx` and its tasks consist of; the
+//! script host takes its strict keys, and their did-you-mean, from them. [`files`] renders everything into
+//! `scripts/types/`, where a test holds the committed files equal to it.
+
+use super::{Access, FunctionDoc, ModuleDoc, modules};
+
+/// One key of a table that scripts write or read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct KeyDoc {
+    /// The key.
+    pub name: &'static str,
+    /// Its LuaCATS type; one that ends in `?` may be absent.
+    pub lua_type: &'static str,
+    /// What it is, with unit and default.
+    pub doc: &'static str,
+}
+
+const fn key(name: &'static str, lua_type: &'static str, doc: &'static str) -> KeyDoc {
+    KeyDoc { name, lua_type, doc }
+}
+
+/// The names of a table's keys, for checking.
+pub fn names(keys: &'static [KeyDoc]) -> impl Iterator<Item = &'static str> + Clone {
+    keys.iter().map(|key| key.name)
+}
+
+/// The keys of the policy table.
+pub const POLICY_KEYS: &[KeyDoc] = &[
+    key(
+        "interval",
+        "(string|number|setpoint.Interval)?",
+        "Time between two ticks: a duration of at least 50 ms, or a growing one. `\"15s\"` unless given.",
+    ),
+    key("workload", "setpoint.WorkloadTable", "The tasks that the policy owns."),
+    key("control", "setpoint.Control?", "Law and guards."),
+    key(
+        "metric",
+        "(fun(ctx: setpoint.Ctx): number?, (number|setpoint.Report)?)?",
+        "The sample. nil is missing; a second result is its age in seconds, or `{ age, reported }`. Not needed by the laws `count` and \
+         `decide`.",
+    ),
+    key("target", "(number|fun(ctx: setpoint.Ctx): number)?", "The setpoint."),
+    key(
+        "warmer",
+        "(string|setpoint.Task.Template|fun(n: integer, ctx: setpoint.Ctx): integer?)?",
+        "Raises the metric: a function, or a task of which n are launched.",
+    ),
+    key(
+        "cooler",
+        "(string|setpoint.Task.Template|fun(n: integer, ctx: setpoint.Ctx): integer?)?",
+        "Lowers the metric: a function, or a task of which n are launched.",
+    ),
+    key(
+        "decide",
+        "(fun(ctx: setpoint.Ctx): setpoint.Decision)?",
+        "A law of one's own: `{ desired = n }` or `{ adjust = n }`. Goes with `control.law = \"decide\"`.",
+    ),
+    key(
+        "victims",
+        "(fun(tasks: setpoint.Task[], n: integer, ctx: setpoint.Ctx): (setpoint.Task|string)[])?",
+        "Which tasks go first: tasks or their ids, in order.",
+    ),
+    key(
+        "drain",
+        "(fun(task: setpoint.Task, ctx: setpoint.Ctx): boolean?)?",
+        "Called before a task is killed: true or nil lets it go, false asks again at the next tick, until the grace is over.",
+    ),
+    key("stop", "(fun(ctx: setpoint.Ctx): integer?)?", "An exit code ends the policy."),
+    key(
+        "migrate",
+        "(fun(old: table): table)?",
+        "Turns the `ctx.state` of the version before into this one's, at a reload.",
+    ),
+    key(
+        "max_failures",
+        "integer?",
+        "Failures net of successes after which the policy ends with code 1; off unless given.",
+    ),
+    key("backoff", "setpoint.Backoff?", "Delay before a failed task's successor, doubling: 1 s to 5 min unless given."),
+    key("max_helpers", "integer?", "Most helper tasks (`count = false`) at once; 0 unless given."),
+    key("shadow", "string?", "A second policy file that is evaluated beside this one and acts on nothing."),
+    key(
+        "params",
+        "table<string, boolean|number|string>?",
+        "Parameters with their defaults, as `setpoint.params` declares them.",
+    ),
+    key("simulate", "setpoint.Simulate?", "What replaces `metric` in `setpoint simulate`."),
+];
+
+/// The keys of `workload` in the policy table.
+pub const WORKLOAD_KEYS: &[KeyDoc] = &[
+    key(
+        "backend",
+        "(\"local\"|\"docker\"|\"swarm\"|\"mesos\"|\"none\"|string)?",
+        "Where tasks run; `\"local\"` unless given.",
+    ),
+    key(
+        "kind",
+        "(\"service\"|\"jobs\")?",
+        "Whether an ended task is replaced (`\"service\"`, unless given) or simply gone.",
+    ),
+    key("effect", "(\"heats\"|\"cools\")?", "What more tasks do to the metric; `\"cools\"` unless given."),
+    key("min", "integer?", "Fewest tasks; 0 unless given."),
+    key("max", "integer?", "Most tasks; required unless the law is `count`."),
+    key("command", "(string|string[])?", "A list is run as it is; a string goes to `sh -c`, byte for byte."),
+    key("image", "string?", "Container image."),
+    key(
+        "env",
+        "table<string, string|number|boolean>?",
+        "Environment beyond SETPOINT_TASK_ID, SETPOINT_POLICY and PORT_<NAME>.",
+    ),
+    key("cpus", "number?", "Cores."),
+    key("memory", "(string|number)?", "Memory, e.g. `\"32MiB\"`; a number is bytes."),
+    key("disk", "(string|number)?", "Disk, e.g. `\"1GiB\"`; a number is bytes."),
+    key(
+        "ports",
+        "(string[]|table<string, integer>)?",
+        "`{ http = 8080 }` or `{ \"http\" }`: a name and the port inside.",
+    ),
+    key("labels", "table<string, string>?", "Labels."),
+    key("cwd", "string?", "Working folder; relative ones start at the policy's folder."),
+    key(
+        "output",
+        "(\"auto\"|\"null\"|\"inherit\")?",
+        "Where a local task's output goes; `\"auto\"` is a file under the state folder.",
+    ),
+    key("executor", "string?", "Which executor runs it, on Mesos."),
+    key(
+        "ready",
+        "(string|number|\"healthy\")?",
+        "When a running task is ready: at once, after a duration, or when it is healthy.",
+    ),
+    key("grace", "(string|number)?", "Time between TERM and KILL."),
+    key("on_end", "(\"stop\"|\"keep\")?", "What happens to tasks when `stop` or `max_failures` ends the policy."),
+    key("on_gone", "(\"stop\"|\"keep\")?", "What happens to them when a fleet's row is gone."),
+    key(
+        "replace",
+        "(\"keep\"|\"rolling\")?",
+        "What happens to running tasks when the command or image changes; `\"keep\"` unless given.",
+    ),
+    key(
+        "count",
+        "(fun(ctx: setpoint.Ctx): integer)?",
+        "The running number of a workload that others run (`backend = \"none\"`).",
+    ),
+];
+
+/// The keys of `control` in the policy table.
+pub const CONTROL_KEYS: &[KeyDoc] = &[
+    key("law", "(\"proportional\"|\"relay\"|\"step\"|\"count\"|\"decide\")?", "`\"proportional\"` unless given."),
+    key("per_task", "number?", "Metric units that one task is worth; 1 unless given."),
+    key("compat", "boolean?", "For `relay`: reproduce the original's undefined cases."),
+    key("steps", "setpoint.Step[]?", "For `step`: the thresholds."),
+    key("hysteresis", "number?", "For `step`: how far back the sample must be before a threshold fires again."),
+    key("n", "integer?", "For `count`: how many."),
+    key("wait", "(string|number)?", "For `count`: refill ended tasks only at multiples of this."),
+    key(
+        "tolerance",
+        "(number|string)?",
+        "Deviations up to this are left alone; `\"10%\"` is relative to the setpoint. 0 unless given.",
+    ),
+    key("cooldown", "(string|number|setpoint.UpDown)?", "Least time between actions; none unless given."),
+    key(
+        "stabilization",
+        "(string|number|setpoint.UpDown)?",
+        "Windows over which the most careful proposal counts; none unless given.",
+    ),
+    key("step", "setpoint.StepLimits?", "Most change at once, or in a period; no limit unless given."),
+    key("confirm", "setpoint.Confirm?", "How often a direction must be seen before it is acted on."),
+    key("ramp", "integer?", "Over how many first samples the first adjustment is spread; 1 unless given."),
+    key("lag", "(string|number)?", "Time from ready, or gone, to the full effect in the sample; 0 unless given."),
+    key("lookback", "integer?", "Samples that the history keeps; 64 unless given, 1000 for `relay`."),
+    key("flap", "setpoint.Flap?", "Most starts and stops in a window."),
+    key("stale_after", "(string|number)?", "Older samples are stale; three intervals unless given."),
+    key(
+        "on_missing",
+        "(\"hold\"|setpoint.OnMissing)?",
+        "What to do without a fresh sample; `\"hold\"` unless given. Never scales in.",
+    ),
+];
+
+/// The fields of `ctx`. All of them can only be read, but for the content of `state`.
+pub const CTX_KEYS: &[KeyDoc] = &[
+    key("now", "number", "Wall-clock time of the tick, in seconds since 1970."),
+    key("tick", "integer", "Number of the tick, from 1."),
+    key("params", "table<string, boolean|number|string>", "The policy's parameters."),
+    key("policy", "string", "The policy's name."),
+    key("sample", "number?", "The last sample when it is fresh, else nil."),
+    key("sample_kind", "\"value\"|\"missing\"|\"stale\"|\"error\"", "What the last sample was."),
+    key("setpoint", "number?", "The last setpoint."),
+    key("deviation", "number?", "setpoint − sample, when there are both."),
+    key("history", "setpoint.Point[]", "Fresh samples, oldest first."),
+    key("tasks", "setpoint.Task[]", "The policy's tasks, oldest first."),
+    key("running", "integer", "How many run."),
+    key("in_flight", "integer", "How many are wanted and not ready."),
+    key("desired", "integer", "How many are wanted."),
+    key("min", "integer", "The lower bound in force."),
+    key("max", "integer", "The upper bound in force."),
+    key("trace", "number?", "The trace's value, in `setpoint simulate`; nil elsewhere."),
+    key(
+        "state",
+        "table",
+        "The policy's own table; survives restarts and reloads. Plain values only, at most 64 KiB as JSON.",
+    ),
+    key("workload", "setpoint.Workload", "What launches and kills."),
+];
+
+/// The fields of a task in `ctx.tasks`.
+pub const TASK_KEYS: &[KeyDoc] = &[
+    key("id", "string", "Its name, here and on the backend."),
+    key("state", "\"asked\"|\"staging\"|\"running\"|\"killing\"|\"gone\"", "Where in its life it is."),
+    key("ready", "boolean", "Whether it is ready."),
+    key("helper", "boolean", "Whether it is a helper (`count = false`)."),
+    key("by", "\"law\"|\"min\"|\"replacement\"|\"warmer\"|\"cooler\"|\"helper\"", "Who asked for it."),
+    key("backend", "string", "Where it runs."),
+    key("host", "string?", "Host name or address."),
+    key("ports", "table<string, integer>", "Port name to number outside."),
+    key("pid", "integer?", "Process id, on the local backend."),
+    key("container", "string?", "Container id, where there is one."),
+    key("started", "number", "When it was asked for, in seconds since 1970."),
+    key("cpu", "number?", "Share of one core in percent, once sampled."),
+    key("memory", "integer?", "Resident bytes, once sampled."),
+];
+
+/// The keys of what `ctx.workload:launch` and a task as `warmer` or `cooler` take, beside those of the
+/// workload that say what a task is.
+pub const LAUNCH_KEYS: &[KeyDoc] =
+    &[key("count", "boolean?", "false makes it a helper: outside desired, min and max, up to `max_helpers`.")];
+
+/// The keys of a workload that say what a task is.
+pub const TEMPLATE_KEYS: &[&str] =
+    &["command", "image", "env", "cpus", "memory", "disk", "ports", "labels", "cwd", "output", "executor"];
+
+/// A class whose keys are not shared with the checker of a table above.
+struct Class {
+    name: &'static str,
+    doc: &'static str,
+    keys: &'static [KeyDoc],
+}
+
+const CLASSES: &[Class] = &[
+    Class {
+        name: "setpoint.Interval",
+        doc: "An interval that grows while nothing happens and falls back at the first change.",
+        keys: &[
+            key("min", "string|number", "The shortest, and first."),
+            key("max", "string|number", "The longest."),
+            key("grow", "number?", "Factor for each tick without change; 2 unless given."),
+        ],
+    },
+    Class {
+        name: "setpoint.Backoff",
+        doc: "A doubling delay.",
+        keys: &[key("min", "(string|number)?", "The first delay."), key("max", "(string|number)?", "The longest.")],
+    },
+    Class {
+        name: "setpoint.UpDown",
+        doc: "One duration for launches, one for kills.",
+        keys: &[key("up", "(string|number)?", "For launches."), key("down", "(string|number)?", "For kills.")],
+    },
+    Class {
+        name: "setpoint.StepLimits",
+        doc: "One limit for launches, one for kills.",
+        keys: &[
+            key("up", "(integer|string|setpoint.StepLimit)?", "For launches: tasks, or `\"50%\"`."),
+            key("down", "(integer|string|setpoint.StepLimit)?", "For kills."),
+        ],
+    },
+    Class {
+        name: "setpoint.StepLimit",
+        doc: "Most change in a period; of two figures the larger one counts.",
+        keys: &[
+            key("tasks", "integer?", "In tasks."),
+            key("percent", "number?", "Of the number at the start of the period."),
+            key("per", "(string|number)?", "The period; each decision by itself unless given."),
+        ],
+    },
+    Class {
+        name: "setpoint.Step",
+        doc: "A threshold of the law `step`.",
+        keys: &[
+            key("above", "number?", "Fires when the sample is above this."),
+            key("below", "number?", "Fires when the sample is below this."),
+            key("adjust", "integer", "Tasks: positive launches, negative kills."),
+        ],
+    },
+    Class {
+        name: "setpoint.Confirm",
+        doc: "n of the last `of` ticks, or n in all since the last action.",
+        keys: &[
+            key("n", "integer", "How often."),
+            key("of", "integer?", "Of how many ticks."),
+            key("total", "boolean?", "Count all since the last action."),
+        ],
+    },
+    Class {
+        name: "setpoint.Flap",
+        doc: "A budget of starts and stops.",
+        keys: &[key("changes", "integer", "How many."), key("per", "string|number", "In how long.")],
+    },
+    Class {
+        name: "setpoint.OnMissing",
+        doc: "`{ keep = \"60s\" }` goes on with the last value, upwards only; `{ fallback = n, after = \"5m\" }` sees that n run.",
+        keys: &[
+            key("keep", "(string|number)?", "For how long."),
+            key("fallback", "integer?", "How many."),
+            key("after", "(string|number)?", "After how long without a sample."),
+        ],
+    },
+    Class {
+        name: "setpoint.Simulate",
+        doc: "Settings of a simulation.",
+        keys: &[key("metric", "fun(ctx: setpoint.Ctx): number?", "In place of the policy's metric.")],
+    },
+    Class {
+        name: "setpoint.Report",
+        doc: "What goes with a sample.",
+        keys: &[
+            key("age", "number?", "How old the figure is, in seconds."),
+            key("reported", "integer?", "How many tasks it speaks for."),
+        ],
+    },
+    Class {
+        name: "setpoint.Decision",
+        doc: "What `decide` returns: one of the two.",
+        keys: &[
+            key("desired", "integer?", "How many tasks there should be."),
+            key("adjust", "integer?", "How many more, or fewer."),
+        ],
+    },
+    Class {
+        name: "setpoint.Point",
+        doc: "A sample that is remembered.",
+        keys: &[
+            key("at", "number", "When, in seconds since 1970."),
+            key("value", "number", "The sample."),
+            key("setpoint", "number", "The setpoint of that tick."),
+        ],
+    },
+    Class {
+        name: "setpoint.Fleet",
+        doc: "Many policies from one file, found at run time.",
+        keys: &[
+            key(
+                "discover",
+                "fun(): table[]",
+                "The rows; each has a unique `name` of letters, digits, `_`, `.` and `-`.",
+            ),
+            key("policy", "fun(row: table): setpoint.Policy", "The policy of a row."),
+            key("every", "(string|number)?", "How often to discover; `\"10s\"` unless given."),
+        ],
+    },
+];
+
+/// What comes after the classes: methods and functions that are not in any module.
+const TAIL: &str = "\
+---What launches and kills, in `warmer` and `cooler`.
+---@class setpoint.Workload
+local Workload = {}
+
+---Asks for n more tasks. Recorded before it is carried out, and cut to `max`.
+---@param n integer
+---@param task? setpoint.Task.Launch What to launch in place of the workload's own task.
+function Workload:launch(n, task) end
+
+---Asks for the end of n tasks, or of these. Cut to `min`.
+---@param what integer|setpoint.Task|string|(setpoint.Task|string)[]
+function Workload:kill(what) end
+
+---@class setpoint.lib
+setpoint = {}
+
+---Many policies from one file: `return setpoint.fleet { discover = …, policy = … }`.
+---@param fleet setpoint.Fleet
+---@return setpoint.Fleet
+function setpoint.fleet(fleet) end
+";
+
+/// Every file of `scripts/types/`: its path there, and its text.
+#[must_use]
+pub fn files() -> Vec<(String, String)> {
+    let mut files = vec![("setpoint.lua".to_owned(), luacats())];
+    files.extend(modules().iter().map(|module| (format!("setpoint/{}.lua", module.name), stub(module.name))));
+    files.push(("setpoint/params.lua".to_owned(), PARAMS.to_owned()));
+    files
+}
+
+/// What `require("setpoint.params")` gives: a function, so not a module like the others.
+const PARAMS: &str = "\
+---@meta setpoint.params
+
+---Declares the policy's parameters with their defaults; `--set name=value` overrides them. Unknown keys of the result raise.
+---@generic T: table<string, boolean|number|string>
+---@param defaults T
+---@return T
+return function(defaults) end
+";
+
+/// The file that an editor finds for `require(\"setpoint.<name>\")`.
+fn stub(name: &str) -> String {
+    format!("---@meta setpoint.{name}\n\n---@type setpoint.{name}\nlocal {name}\n\nreturn {name}\n")
+}
+
+/// All classes and modules, as the content of `scripts/types/setpoint.lua`.
+#[must_use]
+pub fn luacats() -> String {
+    let mut out = String::from(
+        "---@meta\n\n-- Types of policies for editors. Made by `setpoint types`; changes here are lost.\n\n",
+    );
+    let template: Vec<KeyDoc> = WORKLOAD_KEYS.iter().filter(|key| TEMPLATE_KEYS.contains(&key.name)).copied().collect();
+    class(&mut out, "setpoint.Policy", "A policy: what its file returns.", POLICY_KEYS);
+    class(&mut out, "setpoint.WorkloadTable", "The tasks that a policy owns.", WORKLOAD_KEYS);
+    class(&mut out, "setpoint.Control", "Law and guards.", CONTROL_KEYS);
+    class(&mut out, "setpoint.Ctx", "What a policy's functions see. A field that does not exist raises.", CTX_KEYS);
+    class(&mut out, "setpoint.Task", "One task.", TASK_KEYS);
+    class(&mut out, "setpoint.Task.Template", "What a task is; what is left out is the workload's.", &template);
+    class(&mut out, "setpoint.Task.Launch: setpoint.Task.Template", "What to launch.", LAUNCH_KEYS);
+    for item in CLASSES {
+        class(&mut out, item.name, item.doc, item.keys);
+    }
+    out.push_str(TAIL);
+    for item in modules() {
+        module(&mut out, item);
+    }
+    out
+}
+
+fn class(out: &mut String, name: &str, doc: &str, keys: &[KeyDoc]) {
+    out.push_str(&format!("---{doc}\n---@class (exact) {name}\n"));
+    for key in keys {
+        // LuaCATS marks an optional field at its name.
+        let (mark, lua_type) = match key.lua_type.strip_suffix('?') {
+            Some(inner) => ("?", inner),
+            None => ("", key.lua_type),
+        };
+        out.push_str(&format!("---@field {}{mark} {lua_type} {}\n", key.name, key.doc));
+    }
+    out.push('\n');
+}
+
+fn module(out: &mut String, module: &ModuleDoc) {
+    for line in module.types {
+        // Classes stand apart, so that a field is never taken for one of the class before.
+        let gap = if line.starts_with("@class") { "\n" } else { "" };
+        out.push_str(&format!("{gap}---{line}\n"));
+    }
+    out.push_str(&format!("\n---{}\n---@class setpoint.{}\n", module.doc, module.name));
+    for (name, lua_type, doc) in module.fields {
+        out.push_str(&format!("---@field {name} {lua_type} {doc}\n"));
+    }
+    out.push_str(&format!("local {} = {{}}\n", module.name));
+    let mut handles = Vec::new();
+    for item in module.functions {
+        if let Some((handle, _)) = item.name.split_once(':') {
+            if !handles.contains(&handle) {
+                handles.push(handle);
+                let class = capitalised(handle);
+                out.push_str(&format!("\n---@class setpoint.{}.{class}\nlocal {class} = {{}}\n", module.name));
+            }
+        }
+        function(out, module.name, item);
+    }
+}
+
+fn function(out: &mut String, module: &str, item: &FunctionDoc) {
+    out.push_str(&format!("\n---{}", item.doc));
+    out.push_str(match item.access {
+        Access::Effect => " (An effect: only in warmer, cooler, drain and stop.)\n",
+        Access::Read | Access::Pure => "\n",
+    });
+    for (name, lua_type) in item.params {
+        out.push_str(&format!("---@param {name} {lua_type}\n"));
+    }
+    for lua_type in item.returns {
+        out.push_str(&format!("---@return {lua_type}\n"));
+    }
+    let params: Vec<&str> = item.params.iter().map(|(name, _)| name.trim_end_matches('?')).collect();
+    let name = match item.name.split_once(':') {
+        Some((handle, method)) => format!("{}:{method}", capitalised(handle)),
+        None => format!("{module}.{}", item.name),
+    };
+    out.push_str(&format!("function {name}({}) end\n", params.join(", ")));
+}
+
+fn capitalised(word: &str) -> String {
+    let mut letters = word.chars();
+    letters.next().map(|first| first.to_ascii_uppercase().to_string() + letters.as_str()).unwrap_or_default()
+}
