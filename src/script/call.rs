@@ -14,6 +14,7 @@ use tokio::time::Instant;
 use crate::core::intent::Intent;
 use crate::core::model::PolicyName;
 
+use super::Natives;
 use super::api::HostState;
 use super::{Hook, Limits, Mode, Permissions};
 
@@ -130,14 +131,16 @@ pub(crate) struct HostShared {
     pub(crate) io: tokio::runtime::Handle,
     /// The policy files' shared HTTP client, made when it is first needed.
     pub(crate) http: once_cell::sync::OnceCell<reqwest::Client>,
+    /// Functions of the embedding program.
+    pub(crate) natives: Natives,
     /// What else the modules keep for all VMs (connection pools).
     pub(crate) api: HostState,
 }
 
 impl HostShared {
     /// A host whose scripts do their I/O on `io`.
-    pub(crate) fn new(limits: Limits, permissions: Permissions, io: tokio::runtime::Handle) -> Self {
-        Self { limits, permissions, io, http: once_cell::sync::OnceCell::new(), api: HostState::default() }
+    pub(crate) fn new(limits: Limits, permissions: Permissions, natives: Natives, io: tokio::runtime::Handle) -> Self {
+        Self { limits, permissions, natives, io, http: once_cell::sync::OnceCell::new(), api: HostState::default() }
     }
 
     /// The host that a VM belongs to.

@@ -159,3 +159,27 @@ impl fmt::Display for Report<'_> {
         Ok(())
     }
 }
+
+/// What a host function raises when the sort of fault matters: `mlua::Error::external(Raised::refused(…))`.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{message}")]
+pub(crate) struct Raised {
+    /// What sort of fault.
+    pub(crate) kind: ScriptErrorKind,
+    /// One line: what was expected and what came.
+    pub(crate) message: String,
+    /// What to do about it.
+    pub(crate) hint: Option<String>,
+}
+
+impl Raised {
+    /// A value of the wrong type or range.
+    pub(crate) fn wrong(message: impl Into<String>) -> Self {
+        Self { kind: ScriptErrorKind::Type, message: message.into(), hint: None }
+    }
+
+    /// Something that the host does not allow.
+    pub(crate) fn refused(message: impl Into<String>) -> Self {
+        Self { kind: ScriptErrorKind::Refused, message: message.into(), hint: None }
+    }
+}

@@ -1,1 +1,171 @@
-//! Placeholder.
+//! Loading: from a path to a checked policy or fleet, on trial. Nothing that is running is touched by it.
+//!
+//! The chunk is compiled and run in a VM of its own with all I/O stubbed, and what it returns is checked as a whole. Only
+//! syntax, shape and limits refuse a file.
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use mlua::{Lua, MultiValue, Table, Value};
+use sha2::{Digest, Sha256};
+
+use crate::core::model::PolicyName;
+
+use super::call::{HostShared, ScriptDir};
+use super::checker::Findings;
+use super::convert::describe;
+use super::error::{ScriptError, ScriptErrorKind};
+use super::fault::Fault;
+use super::fleet::{FleetScript, definition};
+use super::policy::Script;
+use super::pool::Pool;
+use super::stdlib::{Files, FleetTable, Params, read_source};
+use super::table::{Backends, policy};
+use super::vm::{Done, Job, Vm};
+use super::{Content, Hook, LoadRequest, LoadedFile, LoadedPolicy, Mode};
+
+/// Wall time of a load. It waits for nothing, so this only matters on a machine that is overloaded.
+const LOAD_WALL: Duration = Duration::from_secs(30);
+
+/// Loads a file, on a script thread.
+pub(super) async fn load(
+    shared: Arc<HostShared>,
+    pool: Arc<Pool>,
+    request: LoadRequest,
+) -> Result<LoadedFile, Vec<ScriptError>> {
+    let chunk = request.path.display().to_string();
+    let single = |kind, message: String| vec![ScriptError::new(&chunk, Hook::Load, kind, message)];
+    let limit = shared.limits.source;
+    let source: Arc<str> = match &request.source {
+        Some(text) => text.as_str().into(),
+        None => read_source(&request.path, limit).map_err(|message| single(ScriptErrorKind::Io, message))?.into(),
+    };
+    if source.len() > limit {
+        let message = format!("expected at most {limit} bytes of source, got {}", source.len());
+        return Err(single(ScriptErrorKind::Syntax, message));
+    }
+    let folder = match request.path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent.to_owned(),
+        _ => ".".into(),
+    };
+    let name = PolicyName::from(request.name.as_str());
+    let params = Params::new(request.params.clone());
+    let vm = Vm::new(shared, pool, chunk.clone(), name, params, folder.clone())
+        .map_err(|error| single(ScriptErrorKind::Runtime, format!("cannot make a VM: {error}")))?;
+    vm.lua.set_app_data(ScriptDir(folder));
+    run(&vm, &source, &request).await
+}
+
+async fn run(vm: &Arc<Vm>, source: &Arc<str>, request: &LoadRequest) -> Result<LoadedFile, Vec<ScriptError>> {
+    let told = |error: mlua::Error| vec![vm.explain(Hook::Load, &Fault::Lua(error))];
+    let chunk = vm.compile(&vm.chunk, source).map_err(told)?;
+    let thread = vm.new_thread().map_err(told)?;
+    let scope = vm.scope(vm.name.clone(), Hook::Load, Mode::Record, SystemTime::now(), LOAD_WALL);
+    let cpu = vm.limits().load_cpu;
+    let job = Job { thread: &thread, function: &chunk, scope: Arc::new(scope), cpu, tick: 0 };
+    let mut found = Findings::new();
+    let arguments = |_: &Lua| Ok(MultiValue::new());
+    let read = |_: &Lua, values: MultiValue| content(vm, &values, request, &mut found);
+    let Done { result, .. } = vm.call(job, arguments, read).await;
+    let mut problems = shape_errors(vm, &found);
+    let content = match result {
+        Ok(content) => content,
+        Err(Fault::Result(message)) => {
+            problems.push(vm.explain(Hook::Load, &Fault::Result(message)));
+            for problem in &mut problems {
+                problem.kind = ScriptErrorKind::Shape;
+            }
+            return Err(problems);
+        }
+        Err(fault) => return Err(vec![vm.explain(Hook::Load, &fault)]),
+    };
+    let Some(content) = content.filter(|_| problems.is_empty()) else { return Err(problems) };
+    let required = vm.lua.app_data_ref::<Files>().map(|files| files.required()).unwrap_or_default();
+    let params = vm.lua.app_data_ref::<Params>().map(|params| params.declared()).unwrap_or_default();
+    Ok(LoadedFile {
+        sha256: hex(&Sha256::digest(source.as_bytes())),
+        source: Arc::clone(source),
+        required,
+        params,
+        warnings: found.warnings,
+        content,
+    })
+}
+
+/// What the chunk returned, checked. Problems go to `found`; the error is for what is no policy at all.
+fn content(
+    vm: &Arc<Vm>,
+    values: &MultiValue,
+    request: &LoadRequest,
+    found: &mut Findings,
+) -> Result<Option<Content>, String> {
+    let lua_failed = |error: mlua::Error| error.to_string();
+    match values.front() {
+        Some(Value::Table(table)) => {
+            let allowed = vm.shared.permissions.allow_backends.as_deref();
+            let backends = Backends { known: &request.backends, allowed };
+            declare_params(vm, table, found);
+            let (spec, functions) = policy(table, &backends, found);
+            if !found.problems.is_empty() {
+                return Ok(None);
+            }
+            let spec = Arc::new(spec);
+            let script = Script::new(vm, vm.name.clone(), Arc::clone(&spec), functions, None).map_err(lua_failed)?;
+            Ok(Some(Content::Policy(LoadedPolicy { spec, script: Arc::new(script) })))
+        }
+        Some(Value::UserData(data)) if data.is::<FleetTable>() => {
+            let table = data.borrow::<FleetTable>().map_err(lua_failed)?.0.clone();
+            let Some(definition) = definition(&table, found).filter(|_| found.problems.is_empty()) else {
+                return Ok(None);
+            };
+            let fleet = FleetScript::new(vm, definition, request.backends.clone()).map_err(lua_failed)?;
+            Ok(Some(Content::Fleet(Arc::new(fleet))))
+        }
+        other => {
+            let got = describe(other.unwrap_or(&Value::Nil));
+            Err(format!("expected the file to return a policy table (`return {{ … }}`), got {got}"))
+        }
+    }
+}
+
+/// The table's own `params`: the declared ones, or defaults that are declared here.
+fn declare_params(vm: &Vm, table: &Table, found: &mut Findings) {
+    let given = match table.raw_get::<Value>("params") {
+        Ok(Value::Table(given)) => given,
+        Ok(Value::Nil) | Err(_) => return,
+        Ok(other) => {
+            found.problem("params", format!("expected a table of defaults, got {}", describe(&other)));
+            return;
+        }
+    };
+    let Some(params) = vm.lua.app_data_ref::<Params>() else { return };
+    if params.values().is_some_and(|values| values == given) {
+        return;
+    }
+    if let Err(message) = params.declare(&vm.lua, &given) {
+        found.problem("params", message);
+    }
+}
+
+fn shape_errors(vm: &Vm, found: &Findings) -> Vec<ScriptError> {
+    found
+        .problems
+        .iter()
+        .map(|problem| {
+            let mut error = vm.explain(Hook::Load, &Fault::Result(problem.message.clone()));
+            error.kind = ScriptErrorKind::Shape;
+            let path: Vec<&str> = problem.path.split(['.', '[', ']']).filter(|part| !part.is_empty()).collect();
+            vm.sources.locate(&vm.chunk, &path, &mut error);
+            error
+        })
+        .collect()
+}
+
+fn hex(bytes: &[u8]) -> String {
+    use std::fmt::Write as _;
+    bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
+        // Writing to a string cannot fail.
+        let _infallible = write!(text, "{byte:02x}");
+        text
+    })
+}

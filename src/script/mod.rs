@@ -22,16 +22,26 @@ use crate::core::policy::PolicySpec;
 
 pub mod api;
 pub(crate) mod call;
+mod checker;
+mod control_table;
 mod convert;
 mod ctx;
 pub mod error;
+mod fault;
 mod fleet;
+mod host;
 mod loader;
+mod meter;
+mod policy;
 mod pool;
+mod state;
+mod stdlib;
 mod table;
+mod task_table;
 mod vm;
 
 pub use error::{ScriptError, ScriptErrorKind};
+pub use host::ScriptHost;
 
 /// Limits on scripts. Every one of them holds against hostile code.
 #[derive(Clone, Debug, PartialEq)]
@@ -367,23 +377,4 @@ pub struct Acted {
     pub error: Option<ScriptError>,
     /// CPU time used.
     pub cpu: Duration,
-}
-/// stub
-#[derive(Clone)]
-pub struct ScriptHost;
-impl ScriptHost {
-    /// x
-    pub fn new(
-        _l: Limits,
-        _p: Permissions,
-        _n: Natives,
-        _io: tokio::runtime::Handle,
-        _t: usize,
-    ) -> Result<Self, std::io::Error> {
-        Ok(Self)
-    }
-    /// x
-    pub async fn load(&self, _r: LoadRequest) -> Result<LoadedFile, Vec<ScriptError>> {
-        unimplemented!()
-    }
 }

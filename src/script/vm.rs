@@ -1,1 +1,334 @@
-//! Placeholder.
+//! One VM: a Lua state with its limits, its sealed environment and its turn-taking.
+//!
+//! A call is a coroutine that is polled under the VM's turn: calls of one VM interleave where they wait or have used
+//! their time slice, and never run at once. A call ends by returning, raising, breaking a limit, or being let go at its
+//! deadline; in each case the VM is free for the next.
+//!
+//! Invariants: a [`CallScope`] is set exactly while a coroutine of its call runs; no Lua runs without a meter.
+
+use std::future::poll_fn;
+use std::pin::{Pin, pin};
+use std::sync::{Arc, Mutex};
+use std::task::Poll;
+use std::time::{Duration, SystemTime};
+
+use mlua::{Function, Lua, MultiValue, Table, Thread, VmState};
+use tokio::sync::Semaphore;
+use tokio_util::sync::PollSemaphore;
+
+use crate::core::model::PolicyName;
+
+use super::call::{CallScope, HostShared};
+use super::error::{Raised, ScriptError, ScriptErrorKind};
+use super::fault::{Fault, PRELUDE, Sources};
+use super::meter::{Answer, Budget, Meter, Trip};
+use super::pool::Pool;
+use super::{Hook, Limits, Mode, stdlib};
+
+/// One file's VM.
+pub(super) struct Vm {
+    pub(super) lua: Lua,
+    pub(super) shared: Arc<HostShared>,
+    pub(super) pool: Arc<Pool>,
+    pub(super) sources: Arc<Sources>,
+    /// The file as its user names it; also its chunk's name.
+    pub(super) chunk: String,
+    /// The policy's name, or the fleet's.
+    pub(super) name: PolicyName,
+    environment: Table,
+    idle: Function,
+    turn: Arc<Semaphore>,
+    meter: Arc<Meter>,
+}
+
+/// One call.
+pub(super) struct Job<'a> {
+    /// The coroutine to run it in, free at the moment.
+    pub(super) thread: &'a Thread,
+    /// What to call.
+    pub(super) function: &'a Function,
+    /// On whose behalf, and until when.
+    pub(super) scope: Arc<CallScope>,
+    /// CPU time that it may use.
+    pub(super) cpu: Duration,
+    /// Number of the tick, which seeds its random numbers.
+    pub(super) tick: u64,
+}
+
+/// What came of a call.
+pub(super) struct Done<R> {
+    pub(super) result: Result<R, Fault>,
+    pub(super) cpu: Duration,
+}
+
+/// A limit was broken: what the VM is stopped with. Whoever catches it is stopped again.
+#[derive(Debug, thiserror::Error)]
+#[error("a limit of this call was broken: {0}")]
+struct Stopped(&'static str);
+
+impl Vm {
+    /// Makes a VM with its environment. Runs on a script thread: it takes about half a millisecond.
+    pub(super) fn new(
+        shared: Arc<HostShared>,
+        pool: Arc<Pool>,
+        chunk: String,
+        name: PolicyName,
+        params: stdlib::Params,
+        folder: std::path::PathBuf,
+    ) -> mlua::Result<Arc<Self>> {
+        let lua = Lua::new();
+        let meter = Arc::new(Meter::new());
+        lua.set_app_data(Arc::clone(&shared));
+        lua.set_app_data(params);
+        lua.set_app_data(stdlib::Files::new(folder));
+        let sources = Arc::new(Sources::default());
+        lua.set_app_data(Arc::clone(&sources));
+        let environment = stdlib::environment(&lua, &meter)?;
+        lua.sandbox(true)?;
+        let idle = lua.create_function(|_, ()| Ok(()))?;
+        lua.set_memory_limit(shared.limits.memory)?;
+        install_interrupt(&lua, &meter);
+        let turn = Arc::new(Semaphore::new(1));
+        Ok(Arc::new(Self { lua, shared, pool, sources, chunk, name, environment, idle, turn, meter }))
+    }
+
+    /// Limits on scripts.
+    pub(super) fn limits(&self) -> &Limits {
+        &self.shared.limits
+    }
+
+    /// A coroutine for calls. Only under the VM's turn.
+    pub(super) fn new_thread(&self) -> mlua::Result<Thread> {
+        self.lua.create_thread(self.idle.clone())
+    }
+
+    /// Compiles a source. Only under the VM's turn.
+    pub(super) fn compile(&self, chunk: &str, source: &Arc<str>) -> mlua::Result<Function> {
+        self.sources.insert(chunk, Arc::clone(source));
+        compile(&self.lua, &self.environment, chunk, source)
+    }
+
+    /// Does host work on the VM when it is its turn.
+    pub(super) async fn in_turn<R>(&self, work: impl FnOnce(&Lua) -> R) -> R {
+        // The semaphore is never closed; without a permit the work would only contend for the VM's lock.
+        let _turn = self.turn.acquire().await.ok();
+        work(&self.lua)
+    }
+
+    /// Tells a fault.
+    pub(super) fn explain(&self, hook: Hook, fault: &Fault) -> ScriptError {
+        self.sources.explain(&self.chunk, hook, fault, self.limits())
+    }
+
+    /// A fault that did not come from Lua.
+    pub(super) fn error(&self, hook: Hook, kind: ScriptErrorKind, message: impl Into<String>) -> ScriptError {
+        ScriptError::new(&self.chunk, hook, kind, message)
+    }
+
+    /// A scope for a call of this VM.
+    pub(super) fn scope(
+        &self,
+        policy: PolicyName,
+        hook: Hook,
+        mode: Mode,
+        now: SystemTime,
+        wall: Duration,
+    ) -> CallScope {
+        CallScope {
+            policy,
+            hook,
+            mode,
+            trial: hook == Hook::Load,
+            now,
+            deadline: tokio::time::Instant::now() + wall,
+            output_left: self.limits().output.into(),
+            recorded: Mutex::default(),
+            intents: Mutex::default(),
+            // Waiting passes through a script's own coroutines (see the prelude), so none is singled out.
+            thread: std::sync::OnceLock::new(),
+        }
+    }
+
+    /// Runs a call to its end. `arguments` and `finish` are host code that runs under the VM's turn, just before and
+    /// just after; `finish` turns the results into plain data.
+    pub(super) async fn call<R>(
+        &self,
+        job: Job<'_>,
+        arguments: impl FnOnce(&Lua) -> mlua::Result<MultiValue>,
+        finish: impl FnOnce(&Lua, MultiValue) -> Result<R, String>,
+    ) -> Done<R> {
+        let deadline = job.scope.deadline;
+        let mut budget = Budget {
+            cpu: job.cpu,
+            deadline: deadline.into_std(),
+            spent: Duration::ZERO,
+            tripped: None,
+            random: fastrand::Rng::with_seed(seed(&job)),
+        };
+        let mut turn = PollSemaphore::new(Arc::clone(&self.turn));
+        let mut over = pin!(tokio::time::sleep_until(deadline));
+        let mut arguments = Some(arguments);
+        let mut finish = Some(finish);
+        let mut running = None;
+        let result = poll_fn(|cx| {
+            let Poll::Ready(permit) = turn.poll_acquire(cx) else {
+                return over.as_mut().poll(cx).map(|()| Err(Fault::Limit(Trip::Deadline, None)));
+            };
+            CallScope::set_current(&self.lua, Some(Arc::clone(&job.scope)));
+            let polled = self.meter.run(&mut budget, || {
+                let call = match &mut running {
+                    Some(call) => call,
+                    None => running.insert(self.start(&job, arguments.take())?),
+                };
+                Ok(Pin::new(call).poll(cx))
+            });
+            CallScope::set_current(&self.lua, None);
+            let result = match polled {
+                Err(error) => Err(Fault::Lua(error)),
+                Ok(_) if budget.tripped.is_some() => Err(Fault::Limit(Trip::Cpu, None)),
+                Ok(Poll::Ready(Ok(values))) => match finish.take() {
+                    Some(finish) => finish(&self.lua, values).map_err(Fault::Result),
+                    None => Err(Fault::Result("the call ended twice".to_owned())),
+                },
+                Ok(Poll::Ready(Err(error))) => Err(Fault::Lua(error)),
+                Ok(Poll::Pending) => match over.as_mut().poll(cx) {
+                    Poll::Pending => {
+                        drop(permit);
+                        return Poll::Pending;
+                    }
+                    Poll::Ready(()) => Err(Fault::Limit(Trip::Deadline, None)),
+                },
+            };
+            let result = match budget.tripped {
+                Some(trip) => Err(Fault::Limit(trip, self.meter.take_trace())),
+                None => result,
+            };
+            running = None;
+            self.clean_up(&job, &result);
+            drop(permit);
+            Poll::Ready(result)
+        })
+        .await;
+        if running.is_some() {
+            // The deadline came while another call had the turn; the coroutine must be let go under the turn, too.
+            let call = running;
+            self.in_turn(|_| drop(call)).await;
+        }
+        Done { result, cpu: budget.spent }
+    }
+
+    fn start(
+        &self,
+        job: &Job<'_>,
+        arguments: Option<impl FnOnce(&Lua) -> mlua::Result<MultiValue>>,
+    ) -> mlua::Result<mlua::thread::AsyncThread<MultiValue>> {
+        job.thread.reset(job.function.clone())?;
+        let arguments = arguments.map_or_else(|| Ok(MultiValue::new()), |make| make(&self.lua))?;
+        job.thread.clone().into_async(arguments)
+    }
+
+    /// Leaves the VM as the next call needs it.
+    fn clean_up<R>(&self, job: &Job<'_>, result: &Result<R, Fault>) {
+        let Err(fault) = result else { return };
+        // A coroutine that was left in the middle holds its stack, and whatever it waits for.
+        if let Err(error) = job.thread.reset(self.idle.clone()) {
+            tracing::debug!(%error, policy = %job.scope.policy, "a failed call's coroutine cannot be reset");
+        }
+        if matches!(fault, Fault::Lua(error) if is_memory(error)) {
+            // Luau collects by its own schedule and not when memory is short, so garbage may fill it.
+            if let Err(error) = self.lua.gc_collect() {
+                tracing::debug!(%error, policy = %job.scope.policy, "cannot collect garbage");
+            }
+        }
+    }
+
+    /// Bytes that the VM holds now.
+    pub(super) fn memory(&self) -> usize {
+        self.lua.used_memory()
+    }
+}
+
+/// Compiles a source in an environment.
+pub(super) fn compile(lua: &Lua, environment: &Table, chunk: &str, source: &str) -> mlua::Result<Function> {
+    lua.load(source)
+        .set_name(format!("@{chunk}"))
+        .set_mode(mlua::chunk::ChunkMode::Text)
+        .set_environment(environment.clone())
+        .into_function()
+}
+
+/// The name under which the prelude is compiled.
+pub(super) fn compile_prelude(lua: &Lua, source: &str) -> mlua::Result<Function> {
+    lua.load(source).set_name(format!("={PRELUDE}")).into_function()
+}
+
+fn install_interrupt(lua: &Lua, meter: &Arc<Meter>) {
+    let meter = Arc::clone(meter);
+    lua.set_interrupt(move |lua| match meter.tick() {
+        Answer::Continue => Ok(VmState::Continue),
+        Answer::Yield => Ok(VmState::Yield),
+        Answer::Raise(trip, first) => {
+            if first {
+                let trace = lua.traceback(None, 0).ok().map(|text| text.to_string_lossy());
+                meter.keep_trace(trace);
+            }
+            Err(mlua::Error::external(Stopped(match trip {
+                Trip::Cpu => "CPU time",
+                Trip::Deadline => "the deadline",
+            })))
+        }
+    });
+}
+
+fn is_memory(error: &mlua::Error) -> bool {
+    match error {
+        mlua::Error::MemoryError(_) => true,
+        mlua::Error::RuntimeError(text) => text.contains("not enough memory"),
+        mlua::Error::CallbackError { cause, .. } | mlua::Error::WithContext { cause, .. } => is_memory(cause),
+        mlua::Error::ExternalError(cause) => {
+            cause.downcast_ref::<Raised>().is_some_and(|raised| raised.kind == ScriptErrorKind::Memory)
+        }
+        _ => false,
+    }
+}
+
+/// The same for the same policy, function and tick, so that a replay draws the same numbers (FNV-1a).
+fn seed(job: &Job<'_>) -> u64 {
+    let name = job.scope.policy.as_str().bytes().chain(job.scope.hook.as_str().bytes());
+    name.chain(job.tick.to_le_bytes())
+        .fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3))
+}
+
+/// Lua values that outlive a call. They are let go on a script thread and under the VM's turn: letting go of one waits
+/// for the VM, and the control loop must not.
+pub(super) struct Held<T: Send + 'static> {
+    value: Option<T>,
+    vm: Arc<Vm>,
+}
+
+impl<T: Send + 'static> Held<T> {
+    /// Holds values of a VM.
+    pub(super) const fn new(vm: Arc<Vm>, value: T) -> Self {
+        Self { value: Some(value), vm }
+    }
+
+    /// The VM.
+    pub(super) const fn vm(&self) -> &Arc<Vm> {
+        &self.vm
+    }
+
+    /// The values.
+    pub(super) fn get(&self) -> &T {
+        self.value.as_ref().expect("invariant: values are taken out by drop alone")
+    }
+}
+
+impl<T: Send + 'static> Drop for Held<T> {
+    fn drop(&mut self) {
+        let (value, vm) = (self.value.take(), Arc::clone(&self.vm));
+        let pool = Arc::clone(&vm.pool);
+        drop(pool.spawn(async move {
+            vm.in_turn(|_| drop(value)).await;
+        }));
+    }
+}

@@ -1,11 +1,14 @@
 //! The durable store: what was acknowledged is there, whole, after whatever happens; what is damaged is refused.
 
+#![expect(clippy::unwrap_used, clippy::print_stdout, reason = "helpers of tests panic and print as tests do")]
+
+mod crash;
+mod damage;
+
 use std::collections::{BTreeMap, VecDeque};
 use std::fs;
-use std::io::{BufRead, BufReader, Write as _};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -88,7 +91,7 @@ fn task(id: &str, seed: u64) -> Task {
         since: Timestamp::from_millis(seed + 1),
         ready: None,
         grace: Duration::from_millis(10_500),
-        killed: seed % 2 == 0,
+        killed: seed.is_multiple_of(2),
         attempt: 3,
         placement: Placement {
             host: Some("127.0.0.1".into()),
@@ -158,6 +161,28 @@ fn submit_and_wait(store: &Store, writes: Vec<Write>) -> Result<(), StoreError> 
 
 fn database(dir: &Path) -> PathBuf {
     dir.join("setpoint.redb")
+}
+
+/// Batch `n`: everything in it says `n`, so that a half one shows.
+fn numbered(n: u64) -> Vec<Write> {
+    let mut writes: Vec<Write> = (0..5).map(|i| Write::Task(Box::new(task(&format!("t{i}"), n)))).collect();
+    writes.push(Write::Policy("web".into(), Box::new(policy(n))));
+    writes.push(Write::Source("web.lua".into(), source(n)));
+    writes.push(Write::Source(format!("only-{}", n % 7), source(n)));
+    writes
+}
+
+/// The number that a store of numbered batches is at; panics when it is at two.
+fn number_of(stored: &Stored) -> u64 {
+    let Some(policy) = stored.policies.get(&PolicyName::from("web")) else { return 0 };
+    let n = policy.ticks;
+    assert_eq!(stored.sources["web.lua"], source(n));
+    assert_eq!(stored.tasks.len(), 5);
+    for task in stored.tasks.values() {
+        assert_eq!(task.asked, Timestamp::from_millis(n));
+    }
+    assert_eq!(stored.sources[&format!("only-{}", n % 7)], source(n));
+    n
 }
 
 #[test]
@@ -308,244 +333,33 @@ fn what_is_no_state_folder_is_refused() {
         assert!(matches!(error, StoreError::NotAFolder { .. }), "{error}");
         assert_eq!(error.exit_code(), 74);
     }
+    // Here not even root may make a file.
+    let error = Store::open(Path::new("/proc/self")).unwrap_err();
+    assert!(matches!(error, StoreError::Io { .. }), "{error}");
+    assert_eq!(error.exit_code(), 74);
     let error = Store::open_read_only(dir.path()).unwrap_err();
     assert!(matches!(error, StoreError::Missing { .. }), "{error}");
     assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1, "reading leaves nothing behind");
 }
 
-/// Opens a damaged store: it must give `models` exactly or refuse, and refusing must leave the file as it is.
-fn open_damaged(dir: &Path, models: &[&Model], what: &str) -> bool {
-    let before = fs::read(database(dir)).unwrap();
-    match Store::open(dir) {
-        Ok((store, stored)) => {
-            drop(store);
-            let stored = Model::from(stored);
-            assert!(models.contains(&&stored), "{what}: opened with other data");
-            true
-        }
-        Err(error) => {
-            assert!(matches!(error, StoreError::Corrupt { .. }), "{what}: {error}");
-            assert!(error.hint().is_some());
-            assert!(fs::read(database(dir)).unwrap() == before, "{what}: the file was changed");
-            false
-        }
-    }
-}
-
-/// Runs `damage` on copies of a clean and of an unclean (never closed) store.
-fn damage_both(rounds: u64, damage: impl Fn(&mut Vec<u8>, u64) -> String) {
+#[test]
+fn a_reader_beside_a_busy_writer_sees_whole_commits() {
     let dir = tempfile::tempdir().unwrap();
     let (store, _) = Store::open(dir.path()).unwrap();
-    submit_and_wait(&store, everything(30)).unwrap();
-    let last = vec![Write::Source("last".into(), source(1)), Write::RemoveTask("web~3.01J".into())];
-    submit_and_wait(&store, last.clone()).unwrap();
-    let mut model = model_of(&everything(30));
-    last.into_iter().for_each(|write| model.apply(write));
-    let unclean = (fs::read(database(dir.path())).unwrap(), fs::read(dir.path().join("setpoint.mark")).unwrap());
-    store.close().unwrap();
-    let clean = (fs::read(database(dir.path())).unwrap(), fs::read(dir.path().join("setpoint.mark")).unwrap());
-
-    for (name, (bytes, mark)) in [("clean", clean), ("unclean", unclean)] {
-        let (mut refused, mut opened) = (0, 0);
-        for round in 0..rounds {
-            let dir = tempfile::tempdir().unwrap();
-            let mut bytes = bytes.clone();
-            let what = damage(&mut bytes, round);
-            fs::write(database(dir.path()), bytes).unwrap();
-            fs::write(dir.path().join("setpoint.mark"), &mark).unwrap();
-            if open_damaged(dir.path(), &[&model], &format!("{name}, {what}")) { opened += 1 } else { refused += 1 }
+    submit_and_wait(&store, numbered(1)).unwrap();
+    let stop = std::sync::atomic::AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            for n in (2..).take_while(|_| !stop.load(std::sync::atomic::Ordering::Relaxed)) {
+                submit_and_wait(&store, numbered(n)).unwrap();
+            }
+        });
+        let mut last = 0;
+        for _ in 0..40 {
+            let n = Store::open_read_only(dir.path()).map(|stored| number_of(&stored)).expect("a whole store");
+            assert!(n >= last, "{n} after {last}");
+            last = n;
         }
-        println!("{name}: {refused} refused, {opened} opened with exactly the committed data");
-        assert!(refused > 0);
-    }
-}
-
-#[test]
-fn flipped_bytes_give_the_committed_data_or_are_refused() {
-    // Every byte of the header that matters, then bytes all over the file.
-    damage_both(900, |bytes, round| {
-        let at = if round < 400 { round as usize } else { fastrand::Rng::with_seed(round).usize(..bytes.len()) };
-        let mask = fastrand::Rng::with_seed(round ^ 0xABCD).u8(1..);
-        bytes[at] ^= mask;
-        format!("byte {at} ^ {mask:#04x}")
+        stop.store(true, std::sync::atomic::Ordering::Relaxed);
     });
-}
-
-#[test]
-fn overwritten_runs_give_the_committed_data_or_are_refused() {
-    damage_both(150, |bytes, round| {
-        let mut random = fastrand::Rng::with_seed(round);
-        let at = random.usize(..bytes.len());
-        let len = random.usize(1..9000).min(bytes.len() - at);
-        let zero = random.bool();
-        for byte in &mut bytes[at..at + len] {
-            *byte = if zero { 0 } else { random.u8(..) };
-        }
-        format!("{len} bytes from {at}")
-    });
-}
-
-#[test]
-fn truncated_files_give_the_committed_data_or_are_refused() {
-    damage_both(150, |bytes, round| {
-        let len = match round {
-            0 => 0,
-            1 => 1,
-            2..100 => bytes.len() * round as usize / 100,
-            _ => bytes.len() - 1 - fastrand::Rng::with_seed(round).usize(..bytes.len()),
-        };
-        bytes.truncate(len);
-        format!("cut to {len} bytes")
-    });
-}
-
-#[test]
-fn an_older_file_put_in_place_of_the_store_is_noticed() {
-    let dir = tempfile::tempdir().unwrap();
-    let (store, _) = Store::open(dir.path()).unwrap();
-    submit_and_wait(&store, everything(1)).unwrap();
-    let older = fs::read(database(dir.path())).unwrap();
-    submit_and_wait(&store, vec![Write::Source("later".into(), source(1))]).unwrap();
-    drop(store);
-    fs::write(database(dir.path()), &older).unwrap();
-    let error = Store::open(dir.path()).unwrap_err();
-    assert!(error.to_string().contains("had been written"), "{error}");
-    assert!(fs::read(database(dir.path())).unwrap() == older);
-    // A store moved aside is a new start, whatever the old one's mark says.
-    fs::rename(database(dir.path()), dir.path().join("aside")).unwrap();
-    let (_store, stored) = Store::open(dir.path()).unwrap();
-    assert_eq!(Model::from(stored), Model::default());
-}
-
-/// Set for the child processes of the tests below: the folder to work on.
-const CHILD_DIR: &str = "SETPOINT_TEST_STORE_DIR";
-
-/// Starts this test binary again with only the test `name` in it.
-fn child(name: &str, dir: &Path, shell: Option<&str>) -> Child {
-    let exe = std::env::current_exe().unwrap();
-    let arguments = ["--exact", name, "--nocapture", "--include-ignored", "--test-threads=1"];
-    let mut command = match shell {
-        None => Command::new(exe),
-        Some(prelude) => {
-            let mut shell = Command::new("sh");
-            shell.arg("-c").arg(format!("{prelude}; exec \"$0\" \"$@\"")).arg(exe);
-            shell
-        }
-    };
-    command.args(arguments).env(CHILD_DIR, dir).stdout(Stdio::piped()).stderr(Stdio::inherit());
-    command.spawn().expect("the test binary starts")
-}
-
-fn child_dir() -> Option<PathBuf> {
-    std::env::var_os(CHILD_DIR).map(PathBuf::from)
-}
-
-/// Batch `n`: everything in it says `n`, so that a half one shows.
-fn numbered(n: u64) -> Vec<Write> {
-    let mut writes: Vec<Write> = (0..5).map(|i| Write::Task(Box::new(task(&format!("t{i}"), n)))).collect();
-    writes.push(Write::Policy("web".into(), Box::new(policy(n))));
-    writes.push(Write::Source("web.lua".into(), source(n)));
-    writes.push(Write::Source(format!("only-{}", n % 7), source(n)));
-    writes
-}
-
-/// The number that a store of numbered batches is at; panics when it is at two.
-fn number_of(stored: &Stored) -> u64 {
-    let Some(policy) = stored.policies.get(&PolicyName::from("web")) else { return 0 };
-    let n = policy.ticks;
-    assert_eq!(stored.sources["web.lua"], source(n));
-    assert_eq!(stored.tasks.len(), 5);
-    for task in stored.tasks.values() {
-        assert_eq!(task.asked, Timestamp::from_millis(n));
-    }
-    assert_eq!(stored.sources[&format!("only-{}", n % 7)], source(n));
-    n
-}
-
-/// Not a test by itself: writes numbered batches and says which ones were acknowledged, until it is killed.
-#[test]
-fn child_that_writes() {
-    let Some(dir) = child_dir() else { return };
-    let (store, stored) = Store::open(&dir).expect("opened");
-    let mut out = std::io::stdout();
-    let first = number_of(&stored) + 1;
-    writeln!(out, "\nopened {}", first - 1).unwrap();
-    for n in first.. {
-        // Some that nobody waits for, so that commits hold several batches.
-        let sync = n % 3 == 0;
-        if sync {
-            submit_and_wait(&store, numbered(n)).expect("written");
-            writeln!(out, "acknowledged {n}").unwrap();
-            out.flush().unwrap();
-        } else {
-            store.submit(numbered(n), false, None);
-        }
-    }
-}
-
-#[test]
-fn a_kill_at_any_moment_keeps_every_acknowledged_batch_whole() {
-    let dir = tempfile::tempdir().unwrap();
-    let mut random = fastrand::Rng::with_seed(42);
-    let mut highest = 0;
-    for _ in 0..12 {
-        let mut process = child("store::child_that_writes", dir.path(), None);
-        let mut lines = BufReader::new(process.stdout.take().unwrap()).lines().map(Result::unwrap);
-        let numbered = |line: &str, word: &str| line.strip_prefix(word).and_then(|n| n.trim().parse::<u64>().ok());
-        let opened = lines.find_map(|line| numbered(&line, "opened ")).expect("the child opens the store");
-        assert!(opened >= highest, "{highest} had been acknowledged, and {opened} is there");
-        // A few acknowledgements, and then some way into whatever comes next.
-        let acknowledged = lines.by_ref().take(random.usize(..6));
-        highest = acknowledged.filter_map(|line| numbered(&line, "acknowledged ")).last().unwrap_or(highest);
-        let spin = Instant::now() + Duration::from_micros(random.u64(..4000));
-        while Instant::now() < spin {
-            std::hint::spin_loop();
-        }
-        process.kill().unwrap();
-        process.wait().unwrap();
-        highest = lines.filter_map(|line| numbered(&line, "acknowledged ")).last().unwrap_or(highest);
-    }
-    let (_store, stored) = Store::open(dir.path()).unwrap();
-    assert!(number_of(&stored) >= highest);
-    assert!(highest > 0);
-}
-
-/// Not a test by itself: runs under a file-size limit, which stands in for a full disk.
-#[test]
-fn child_on_a_full_disk() {
-    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-
-    let Some(dir) = child_dir() else { return };
-    let (store, _) = Store::open(&dir).expect("opened");
-    submit_and_wait(&store, numbered(1)).expect("fits");
-    let size = fs::metadata(database(&dir)).unwrap().len();
-    let hard = getrlimit(Resource::Fsize).maximum;
-    setrlimit(Resource::Fsize, Rlimit { current: Some(size), maximum: hard }).unwrap();
-
-    let big = SourceRecord { source: "x".repeat(16 << 20), ..source(0) };
-    let error = submit_and_wait(&store, vec![Write::Source("big".into(), big.clone())]).unwrap_err();
-    assert!(matches!(error, StoreError::Write { .. }), "{error}");
-    assert!(store.failure().is_some());
-    assert_eq!(number_of(&Store::open_read_only(&dir).unwrap()), 1, "what was there is there");
-    // What comes meanwhile is kept, and what came first stays first.
-    store.submit(numbered(2), false, None);
-
-    setrlimit(Resource::Fsize, Rlimit { current: hard, maximum: hard }).unwrap();
-    store.flush().expect("there is room again");
-    assert!(store.failure().is_none());
-    store.close().expect("closed");
-    let stored = Store::open_read_only(&dir).unwrap();
-    assert_eq!(number_of(&stored), 2);
-    assert_eq!(stored.sources["big"], big);
-    println!("\nfull disk done");
-}
-
-#[test]
-fn a_full_disk_is_reported_and_nothing_is_lost_once_there_is_room() {
-    let dir = tempfile::tempdir().unwrap();
-    // An ignored signal stays ignored through exec: writes beyond the limit then fail instead of ending the process.
-    let process = child("store::child_on_a_full_disk", dir.path(), Some("trap '' XFSZ"));
-    let output = process.wait_with_output().unwrap();
-    let text = String::from_utf8_lossy(&output.stdout);
-    assert!(output.status.success() && text.contains("full disk done"), "{text}");
 }

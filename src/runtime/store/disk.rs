@@ -7,19 +7,19 @@
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::Read;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 
 use redb::{Builder, Database, ReadableDatabase, ReadableTable, TableError};
 use ulid::Ulid;
 
 use crate::runtime::record::{Stored, Write};
+use crate::telemetry::contain_panics;
 
 use super::error::StoreError;
 use super::folder::{self, Mark};
 use super::image::Image;
 use super::record::{self, Key, SEAL, Table};
-use super::seal::{SCHEMA, Seal, sealed, to_hex, unsealed};
+use super::seal::{SCHEMA, Seal, sealed, short_digest, to_hex, unsealed};
 
 /// Page cache of an open database; records are read once, so that only the upper pages matter.
 const CACHE_BYTES: usize = 8 << 20;
@@ -126,13 +126,18 @@ pub(super) fn read_only(dir: &Path) -> Result<Loaded, StoreError> {
     if !path.try_exists().map_err(|error| StoreError::io("look for", &path, error))? {
         return Err(StoreError::Missing { dir: dir.to_owned() });
     }
+    let mut last = None;
     let mut tries = 0;
     loop {
         tries += 1;
-        let outcome = read_file(&path).and_then(|bytes| examine(&path, bytes));
-        match outcome {
-            // A commit that was under way while its pages were copied looks like damage: look again.
-            Err(StoreError::Corrupt { .. }) if tries < TRIES && folder::is_held(dir) => std::thread::sleep(PAUSE),
+        let bytes = read_file(&path)?;
+        let copied = short_digest(&[&bytes]);
+        match examine(&path, bytes) {
+            // Pages that were copied while a commit wrote them look like damage, which does not change by itself.
+            Err(StoreError::Corrupt { .. }) if tries < TRIES && last != Some(copied) => {
+                last = Some(copied);
+                std::thread::sleep(PAUSE);
+            }
             outcome => return outcome,
         }
     }
@@ -343,7 +348,7 @@ fn transact(
 /// Runs the database. It is free of panics on files that it wrote itself; on damaged ones nothing is promised, so a
 /// panic counts as damage.
 fn guarded<T>(work: impl FnOnce() -> Result<T, redb::Error>) -> Result<T, String> {
-    match catch_unwind(AssertUnwindSafe(work)) {
+    match contain_panics(work) {
         Ok(outcome) => outcome.map_err(|error| error.to_string()),
         Err(panic) => {
             let text = panic.downcast_ref::<String>().map(String::as_str);

@@ -126,7 +126,7 @@ impl Store {
 impl Drop for Store {
     fn drop(&mut self) {
         if let Err(error) = self.end() {
-            tracing::error!(error = %error, dir = %self.dir.display(), "the last changes are not in the store");
+            tracing::error!(error = %error, path = %self.dir.display(), "the last changes are not in the store");
         }
     }
 }

@@ -19,6 +19,7 @@ pub(crate) mod args;
 mod exec;
 mod fs;
 mod glob;
+pub(super) mod host;
 mod hosts;
 mod http;
 mod http_client;

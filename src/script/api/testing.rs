@@ -35,7 +35,12 @@ impl Bench {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
         let lua = Lua::new();
         lua.set_memory_limit(limits.memory).unwrap();
-        lua.set_app_data(Arc::new(HostShared::new(limits, permissions, runtime.handle().clone())));
+        lua.set_app_data(Arc::new(HostShared::new(
+            limits,
+            permissions,
+            crate::script::Natives::default(),
+            runtime.handle().clone(),
+        )));
         let require = lua.create_function(|lua, name: String| {
             if let Ok(Some(module)) = lua.named_registry_value::<Option<Table>>(&name) {
                 return Ok(module);

@@ -1,0 +1,168 @@
+//! The environment as a layer of settings, and every `SETPOINT_*` name there is.
+//!
+//! The environment comes in as a map: only the command line reads it.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use super::file::parse_listen;
+use super::problem::{Problem, did_you_mean};
+use super::settings::{Origin, Setting, Settings, TokenSource};
+
+/// A variable that setpoint reads, or sets for its tasks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Variable {
+    /// Its name.
+    pub name: &'static str,
+    /// What it does.
+    pub doc: &'static str,
+}
+
+const fn variable(name: &'static str, doc: &'static str) -> Variable {
+    Variable { name, doc }
+}
+
+/// Address that the API listens on.
+pub const LISTEN: Variable = variable("SETPOINT_LISTEN", "address that the API listens on, as `--listen`");
+/// The state folder.
+pub const STATE_DIR: Variable = variable("SETPOINT_STATE_DIR", "folder that state is kept in, as `--state-dir`");
+/// The configuration file.
+pub const CONFIG: Variable = variable("SETPOINT_CONFIG", "configuration file, as `--config`");
+/// The log's filter.
+pub const LOG: Variable = variable("SETPOINT_LOG", "filter of the log, as `--log`");
+/// The API that client verbs talk to.
+pub const SERVER: Variable = variable("SETPOINT_SERVER", "API that client verbs talk to, as `--server`");
+/// The API's token, of the host and of clients.
+pub const TOKEN: Variable = variable("SETPOINT_TOKEN", "token of the API, for the host and for its clients");
+/// Carry nothing out.
+pub const DRY_RUN: Variable = variable("SETPOINT_DRY_RUN", "`true`: carry nothing out, as `--dry-run`");
+/// Stop all tasks on the way out.
+pub const STOP_TASKS: Variable = variable("SETPOINT_STOP_TASKS", "`true`: stop tasks at the end, as `--stop-tasks`");
+/// End with the first policy.
+pub const EXIT_ON_STOP: Variable =
+    variable("SETPOINT_EXIT_ON_STOP", "`true`: end when the first policy ends, as `--exit-on-stop`");
+/// Threads for scripts.
+pub const SCRIPT_THREADS: Variable = variable("SETPOINT_SCRIPT_THREADS", "threads that scripts run on");
+
+/// Every variable that setpoint reads.
+pub const VARIABLES: [Variable; 10] =
+    [LISTEN, STATE_DIR, CONFIG, LOG, SERVER, TOKEN, DRY_RUN, STOP_TASKS, EXIT_ON_STOP, SCRIPT_THREADS];
+
+/// Variables that setpoint sets for its tasks; one of those may be another setpoint.
+pub const FOR_TASKS: [Variable; 2] = [
+    variable("SETPOINT_TASK_ID", "in a task's environment: its id"),
+    variable("SETPOINT_POLICY", "in a task's environment: its policy"),
+];
+
+/// What the environment says.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Environment {
+    /// Its layer.
+    pub settings: Settings,
+    /// Values that cannot be.
+    pub problems: Vec<Problem>,
+    /// Names that are probably not meant.
+    pub warnings: Vec<Problem>,
+}
+
+/// Reads the layer out of the environment. An empty value is as good as none.
+#[must_use]
+pub fn read(vars: &BTreeMap<String, String>) -> Environment {
+    let mut reader = Reader { vars, problems: Vec::new() };
+    let settings = Settings {
+        listen: reader.get(LISTEN, parse_listen),
+        state_dir: reader.get(STATE_DIR, |text| Ok(PathBuf::from(text))),
+        config: reader.get(CONFIG, |text| Ok(PathBuf::from(text))),
+        log: reader.get(LOG, |text| Ok(text.to_owned())),
+        server: reader.get(SERVER, |text| Ok(text.to_owned())),
+        token: reader.get(TOKEN, |text| Ok(TokenSource::Literal(text.to_owned()))),
+        dry_run: reader.get(DRY_RUN, boolean),
+        stop_tasks: reader.get(STOP_TASKS, boolean),
+        exit_on_stop: reader.get(EXIT_ON_STOP, boolean),
+        script_threads: reader.get(SCRIPT_THREADS, threads),
+        ..Settings::default()
+    };
+    let problems = reader.problems;
+    let known = || VARIABLES.iter().chain(&FOR_TASKS).map(|variable| variable.name);
+    let strangers = vars.keys().filter(|name| name.starts_with("SETPOINT_") && !known().any(|known| known == *name));
+    let warnings = strangers.map(|name| {
+        Problem::new(name.clone(), "is not a variable that setpoint knows, and is ignored")
+            .with_hint(did_you_mean(name, known()))
+    });
+    Environment { settings, problems, warnings: warnings.collect() }
+}
+
+struct Reader<'a> {
+    vars: &'a BTreeMap<String, String>,
+    problems: Vec<Problem>,
+}
+
+impl Reader<'_> {
+    fn get<T>(&mut self, variable: Variable, parse: impl FnOnce(&str) -> Result<T, String>) -> Option<Setting<T>> {
+        let text = self.vars.get(variable.name).filter(|text| !text.is_empty())?;
+        match parse(text) {
+            Ok(value) => Some(Setting::new(value, Origin::Env(variable.name))),
+            Err(message) => {
+                self.problems.push(Problem::new(variable.name, message));
+                None
+            }
+        }
+    }
+}
+
+fn boolean(text: &str) -> Result<bool, String> {
+    match text.to_ascii_lowercase().as_str() {
+        "1" | "true" | "yes" | "on" => Ok(true),
+        "0" | "false" | "no" | "off" => Ok(false),
+        _ => Err(format!("expected `true` or `false`, got `{text}`")),
+    }
+}
+
+fn threads(text: &str) -> Result<usize, String> {
+    let number = text.parse().ok().filter(|n| (1..=1024).contains(n));
+    number.ok_or_else(|| format!("expected a whole number from 1 to 1024, got `{text}`"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn env(vars: &[(&str, &str)]) -> Environment {
+        read(&vars.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect())
+    }
+
+    #[test]
+    fn variables_become_settings_and_slips_are_told() {
+        let read = env(&[
+            ("SETPOINT_LISTEN", "localhost:9000"),
+            ("SETPOINT_DRY_RUN", "Yes"),
+            ("SETPOINT_STATE_DIR", ""),
+            ("SETPOINT_TOKEN", "hunter2"),
+            ("SETPOINT_POLICY", "outer"),
+            ("SETPOINT_LISTENS", "x"),
+            ("HOME", "/root"),
+        ]);
+        assert_eq!(read.problems, []);
+        assert_eq!(read.settings.listen.as_ref().unwrap().value.to_string(), "127.0.0.1:9000");
+        assert!(read.settings.dry_run.as_ref().unwrap().value);
+        assert_eq!(read.settings.state_dir, None);
+        assert!(!format!("{read:?}").contains("hunter2"), "a token is never printed");
+        let warning = read.warnings.iter().map(Problem::to_string).collect::<Vec<_>>();
+        assert_eq!(
+            warning,
+            ["SETPOINT_LISTENS: is not a variable that setpoint knows, and is ignored\n\
+              hint: did you mean `SETPOINT_LISTEN`?"]
+        );
+
+        let read = env(&[("SETPOINT_LISTEN", "8080"), ("SETPOINT_DRY_RUN", "maybe"), ("SETPOINT_SCRIPT_THREADS", "0")]);
+        let problems = read.problems.iter().map(Problem::to_string).collect::<Vec<_>>();
+        assert_eq!(
+            problems,
+            [
+                "SETPOINT_LISTEN: expected an address such as `127.0.0.1:8080`, got `8080`",
+                "SETPOINT_DRY_RUN: expected `true` or `false`, got `maybe`",
+                "SETPOINT_SCRIPT_THREADS: expected a whole number from 1 to 1024, got `0`",
+            ]
+        );
+    }
+}

@@ -1,0 +1,154 @@
+//! What a task is, as a table: in `workload`, as a `warmer` or `cooler`, and as options of `ctx.workload:launch`.
+
+use mlua::{Table, Value};
+
+use crate::core::policy::{Command, Output, PortSpec, TaskTemplate};
+
+use super::checker::{Findings, Node, items, text_list};
+use super::convert::{describe, finite, quote};
+
+/// Keys of a task.
+pub(super) const TASK_FIELDS: &[&str] =
+    &["command", "image", "env", "cpus", "memory", "disk", "ports", "labels", "cwd", "output", "executor"];
+
+/// Most cores of one task.
+const MOST_CPUS: f64 = 1e6;
+
+/// Reads a task from a table, over what is already known of it. Unknown keys are the caller's to refuse.
+pub(super) fn task(node: &Node<'_>, base: TaskTemplate, found: &mut Findings) -> TaskTemplate {
+    let mut task = base;
+    if node.has("command") {
+        task.command = command(&node.value("command"), &node.at("command"), found);
+    }
+    if let Some(image) = node.text("image", found) {
+        if image.is_empty() {
+            found.problem(&node.at("image"), "expected an image's name, got nothing");
+        }
+        task.image = Some(image);
+    }
+    if let Some(env) = node.texts("env", found) {
+        for (name, _) in &env {
+            if name.is_empty() || name.contains('=') {
+                found.problem(&node.at("env"), format!("expected a variable's name, got {}", quote(name)));
+            }
+        }
+        task.env = env.into_iter().collect();
+    }
+    if let Some(cpus) = node.number("cpus", 0.0, true, found) {
+        if cpus > MOST_CPUS {
+            found.problem(&node.at("cpus"), format!("expected at most {MOST_CPUS} cores, got {cpus}"));
+        }
+        task.cpus = Some(cpus);
+    }
+    task.memory = node.size("memory", found).or(task.memory);
+    task.disk = node.size("disk", found).or(task.disk);
+    if let Some(table) = node.table("ports", found) {
+        task.ports = ports(&table, &node.at("ports"), found).unwrap_or_default();
+    }
+    if let Some(labels) = node.texts("labels", found) {
+        task.labels = labels.into_iter().collect();
+    }
+    task.cwd = node.text("cwd", found).or(task.cwd);
+    let outputs = [("auto", &Output::Auto), ("null", &Output::Null), ("inherit", &Output::Inherit)];
+    if let Some(output) = node.word("output", &outputs, found) {
+        task.output = output.clone();
+    }
+    task.executor = node.text("executor", found).or(task.executor);
+    task
+}
+
+/// A command: text for the shell, or a list that is run as it is.
+pub(super) fn command(value: &Value, path: &str, found: &mut Findings) -> Option<Command> {
+    match value {
+        Value::String(_) => {
+            let text = value.as_string().map(|text| text.to_string_lossy()).unwrap_or_default();
+            if text.trim().is_empty() || text.contains('\0') || text.len() > 128 << 10 {
+                found.problem(path, "expected a command, got nothing that a shell can run");
+                return None;
+            }
+            Some(Command::Shell(text))
+        }
+        Value::Table(table) => {
+            let list = text_list(table, path, found)?;
+            if list.first().is_none_or(String::is_empty) {
+                found.problem(path, "expected a program and its arguments, got an empty list");
+                return None;
+            }
+            Some(Command::Argv(list))
+        }
+        other => {
+            found.problem(path, format!("expected a command as text or as a list, got {}", describe(other)));
+            None
+        }
+    }
+}
+
+/// Ports: `{ http = 8080 }`, or `{ "http" }` for a name without a number inside. Lists keep their order, names are
+/// sorted.
+fn ports(table: &Table, path: &str, found: &mut Findings) -> Option<Vec<PortSpec>> {
+    let mut ports = Vec::new();
+    if table.raw_len() > 0 {
+        for item in items(table, path, found)? {
+            match &item {
+                Value::String(name) => ports.push(PortSpec { name: name.to_string_lossy(), inside: None }),
+                other => {
+                    found.problem(path, format!("expected names of ports, got {}", describe(other)));
+                    return None;
+                }
+            }
+        }
+    } else {
+        for pair in table.pairs::<Value, Value>().take(65) {
+            let (key, value) = found.take(path, pair)?;
+            let Value::String(name) = &key else {
+                found.problem(path, format!("expected names of ports, got {}", describe(&key)));
+                return None;
+            };
+            let name = name.to_string_lossy();
+            let number = found.take(path, finite(&value, &name))?;
+            if number.fract() != 0.0 || !(1.0..=65535.0).contains(&number) {
+                found.problem(&format!("{path}.{name}"), format!("expected a port from 1 to 65535, got {number}"));
+                return None;
+            }
+            ports.push(PortSpec { name, inside: Some(number as u16) });
+        }
+        ports.sort_by(|a, b| a.name.cmp(&b.name));
+    }
+    if ports.len() > 64 {
+        found.problem(path, "expected at most 64 ports, got more");
+        return None;
+    }
+    for (at, port) in ports.iter().enumerate() {
+        let named =
+            !port.name.is_empty() && port.name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_' || c == '-');
+        if !named {
+            found.problem(
+                path,
+                format!("expected a port's name of letters, digits, - and _, got {}", quote(&port.name)),
+            );
+        } else if ports[..at].iter().any(|other| other.name.eq_ignore_ascii_case(&port.name)) {
+            found.problem(path, format!("the port {} is there twice", quote(&port.name)));
+        }
+    }
+    Some(ports)
+}
+
+/// The options of `ctx.workload:launch(n, options)`: the template, when it is not the workload's own, and whether the
+/// tasks count. With a command or image of its own a task inherits nothing from the workload; without, the other
+/// options go over the workload's task.
+pub(super) fn launch_options(options: &Table, workload: TaskTemplate) -> Result<(Option<TaskTemplate>, bool), String> {
+    let mut found = Findings::new();
+    let known: Vec<&str> = TASK_FIELDS.iter().copied().chain(["count"]).collect();
+    let node = Node::new(options, "", &known, &mut found);
+    let count = node.flag("count", &mut found).unwrap_or(true);
+    let own = node.has("command") || node.has("image");
+    let template = task(&node, if own { TaskTemplate::default() } else { workload }, &mut found);
+    if !count && !own {
+        found.problem("count", "a task that does not count (a helper) needs a command of its own");
+    }
+    if let Some(problem) = found.problems.first() {
+        return Err(format!("ctx.workload:launch: {}", problem.message));
+    }
+    let changed = TASK_FIELDS.iter().any(|field| node.has(field));
+    Ok((changed.then_some(template), count))
+}
