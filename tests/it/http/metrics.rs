@@ -62,10 +62,7 @@ fn promtool(text: &str) {
     use std::io::Write as _;
     use std::process::{Command, Stdio};
 
-    let Some(promtool) = crate::page::find_tool("promtool") else {
-        crate::page::skipped("promtool is not installed");
-        return;
-    };
+    let Some(promtool) = crate::support::tool("promtool") else { return };
     let mut child = Command::new(promtool)
         .args(["check", "metrics"])
         .stdin(Stdio::piped())
