@@ -158,6 +158,18 @@ pub enum TelemetryError {
 /// A filter that cannot be read; a second call.
 #[cfg(feature = "cli")]
 pub fn init(filter: Option<&str>, verbosity: i8, json: bool, ansi: bool) -> Result<(), TelemetryError> {
+    init_to(std::io::stderr, filter, verbosity, json, ansi)
+}
+
+/// [`init`] with a writer of the caller's own, for a terminal that shows more than the log.
+///
+/// # Errors
+/// As [`init`].
+#[cfg(feature = "cli")]
+pub fn init_to<W>(writer: W, filter: Option<&str>, verbosity: i8, json: bool, ansi: bool) -> Result<(), TelemetryError>
+where
+    W: for<'a> tracing_subscriber::fmt::MakeWriter<'a> + Send + Sync + 'static,
+{
     use tracing_subscriber::EnvFilter;
     use tracing_subscriber::util::SubscriberInitExt as _;
 
@@ -165,7 +177,7 @@ pub fn init(filter: Option<&str>, verbosity: i8, json: bool, ansi: bool) -> Resu
     let filter = EnvFilter::builder()
         .parse(directives)
         .map_err(|source| TelemetryError::Filter { filter: directives.to_owned(), source })?;
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(writer);
     let set = if json {
         builder.json().flatten_event(true).with_current_span(false).with_ansi(false).finish().try_init()
     } else {

@@ -8,7 +8,6 @@ use setpoint::script::ScriptError;
 
 use super::exit::{CliError, Exit};
 use super::host;
-use super::params::Params;
 use super::sources::{self, PolicyFile};
 use super::term::{self, Paint};
 use super::{Globals, json_text};
@@ -58,10 +57,10 @@ struct CheckedJson<'a> {
 /// Checks every file, and says all that is wrong, not only the first of it.
 pub(crate) async fn run(args: &Args, globals: &Globals) -> Result<Exit, CliError> {
     let files = sources::files(&sources::resolve(&args.paths)?)?;
-    let loader = host::Loader::new(&args.config)?;
+    let loader = host::Loader::new(&args.config, &[])?;
     let mut checked = Vec::with_capacity(files.len());
     for file in files {
-        checked.push(match loader.load(&file, &Params::default()).await {
+        checked.push(match loader.load(&file).await {
             Ok(loaded) => Checked { file, sha256: Some(loaded.sha256), warnings: loaded.warnings, errors: Vec::new() },
             Err(errors) => Checked { file, sha256: None, warnings: Vec::new(), errors },
         });

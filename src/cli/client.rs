@@ -2,24 +2,27 @@
 //!
 //! All paths of the API that the verbs use are in here, and nothing in here prints.
 
+use std::net::{Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
 
 use reqwest::{Method, StatusCode, header};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
+use setpoint::config::{DEFAULT_LISTEN, Settings, TokenSource};
 
 use super::dto::Problem;
 use super::exit::{CliError, Exit};
+use super::host;
 use super::names;
 use super::units;
 
 /// Where a running setpoint is.
 #[derive(Clone, Debug, clap::Args)]
 pub(crate) struct ServerArgs {
-    /// Address of the running setpoint.
-    #[arg(long, value_name = "URL", env = names::ENV_SERVER, hide_env_values = true, default_value = names::DEFAULT_SERVER)]
-    pub(crate) server: String,
+    /// Address of the running setpoint; by default where `run` listens, http://127.0.0.1:8080.
+    #[arg(long, value_name = "URL", env = names::ENV_SERVER, hide_env_values = true)]
+    pub(crate) server: Option<String>,
 
     /// Its token, when it listens beyond loopback.
     #[arg(long, value_name = "TOKEN", env = names::ENV_TOKEN, hide_env_values = true)]
@@ -41,7 +44,8 @@ const CONNECT_PATIENCE: Duration = Duration::from_secs(5);
 impl Client {
     /// A client; connects when it is first asked something.
     pub(crate) fn new(args: &ServerArgs) -> Result<Self, CliError> {
-        let base = base_url(&args.server)?;
+        let (server, token) = find(args)?;
+        let base = base_url(&server)?;
         install_tls();
         let http = reqwest::Client::builder()
             .timeout(PATIENCE)
@@ -52,7 +56,7 @@ impl Client {
             .user_agent(concat!("setpoint/", env!("CARGO_PKG_VERSION")))
             .build()
             .map_err(|error| CliError::new(Exit::Bug, "cannot set up an HTTP client").because(error))?;
-        Ok(Self { http, base, token: args.token.clone() })
+        Ok(Self { http, base, token })
     }
 
     /// Every policy.
@@ -204,12 +208,30 @@ fn refused(status: StatusCode, problem: Problem) -> CliError {
     }
 }
 
+/// The address and the token: as given, or else as the configuration of a `run` in this folder has them.
+fn find(args: &ServerArgs) -> Result<(String, Option<String>), CliError> {
+    if let Some(server) = &args.server {
+        return Ok((server.clone(), args.token.clone()));
+    }
+    let token = args.token.clone().map(TokenSource::Literal);
+    let config = host::configure(Settings { token: host::flag("--token", token), ..Settings::default() })?;
+    let server = config.server.unwrap_or_else(|| {
+        let mut address = config.listen;
+        // Nobody can be reached at "every address of this machine".
+        if address.ip().is_unspecified() {
+            address.set_ip(if address.is_ipv4() { Ipv4Addr::LOCALHOST.into() } else { Ipv6Addr::LOCALHOST.into() });
+        }
+        address.to_string()
+    });
+    Ok((server, config.token.map(|token| token.reveal().to_owned())))
+}
+
 /// `127.0.0.1:8080`, `http://host:1` and `https://host/` are all addresses of a server.
 fn base_url(server: &str) -> Result<String, CliError> {
     let text = if server.contains("://") { server.to_owned() } else { format!("http://{server}") };
     let wrong = |what: &str| {
         CliError::new(Exit::Usage, format!("--server: {what}, got `{server}`"))
-            .hint(format!("an address such as {}", names::DEFAULT_SERVER))
+            .hint(format!("an address such as http://{DEFAULT_LISTEN}"))
     };
     let url = reqwest::Url::parse(&text).map_err(|error| wrong("expected a URL").because(error))?;
     match url.scheme() {

@@ -1,22 +1,21 @@
 //! A whole run: engine, API and live block, from the plan that `run` has settled to the exit code.
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
 use std::os::unix::fs::DirBuilderExt as _;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
 use setpoint::backend::Backend;
 use setpoint::backend::local::{LocalBackend, LocalConfig};
+use setpoint::config::{Budget, HostConfig, Params};
 use setpoint::http::{self, HttpConfig};
-use setpoint::runtime::{Engine, EngineConfig, PolicySource, RunEnd, Signal};
+use setpoint::runtime::{Engine, EngineConfig, GlobalBudget, PolicySource, RunEnd, Signal};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use super::exit::{CliError, Exit};
-use super::host::{self, SCRIPT_THREADS, Settings};
+use super::host::{self, SCRIPT_THREADS};
 use super::live::{self, Screen};
-use super::params::Params;
 use super::sources::Source;
 use super::term::Paint;
 
@@ -27,17 +26,10 @@ const LOG_FOLDER: &str = "logs";
 #[derive(Debug)]
 pub(crate) struct Plan {
     pub(crate) sources: Vec<Source>,
-    pub(crate) params: Params,
-    pub(crate) settings: Settings,
-    /// Where the API listens; none is nowhere.
-    pub(crate) listen: Option<SocketAddr>,
-    /// Who may talk to it.
-    pub(crate) http: HttpConfig,
-    pub(crate) state_dir: Option<PathBuf>,
+    pub(crate) config: HostConfig,
+    /// Whether there is a page and an API.
+    pub(crate) listen: bool,
     pub(crate) run_for: Option<Duration>,
-    pub(crate) dry_run: bool,
-    pub(crate) stop_tasks: bool,
-    pub(crate) exit_on_stop: bool,
 }
 
 /// Runs until the engine ends.
@@ -48,12 +40,16 @@ pub(crate) async fn run(
     paint: Paint,
 ) -> Result<u8, CliError> {
     // The address comes first: a second run by mistake must not touch a task.
-    let listener = match plan.listen {
-        Some(address) => Some(http::bind(address, plan.http.token.is_some()).await.map_err(|e| not_listening(&e))?),
+    let address = plan.listen.then_some(plan.config.listen);
+    let listener = match address {
+        Some(address) => {
+            let bound = http::bind(address, plan.config.token.is_some()).await;
+            Some(bound.map_err(|error| not_listening(&error))?)
+        }
         None => None,
     };
-    let http_config = plan.http.clone();
-    let engine = Engine::start(config(plan)?).await.map_err(host::not_started)?;
+    let http_config = http_config(&plan.config);
+    let engine = Engine::start(engine_config(plan)?).await.map_err(host::not_started)?;
     let handle = engine.handle();
     let stop = CancellationToken::new();
     let server = listener.map(|listener| {
@@ -81,21 +77,38 @@ pub(crate) async fn run(
     Ok(u8::try_from(code).unwrap_or(Exit::Findings.code()))
 }
 
-fn config(plan: Plan) -> Result<EngineConfig, CliError> {
+fn http_config(config: &HostConfig) -> HttpConfig {
+    let mut hosts = config.hosts.clone();
+    hosts.push(config.listen.ip().to_string());
+    HttpConfig { token: config.token.as_ref().map(|token| token.reveal().to_owned()), hosts }
+}
+
+fn engine_config(plan: Plan) -> Result<EngineConfig, CliError> {
+    let config = plan.config;
     Ok(EngineConfig {
-        backends: BTreeMap::from([("local".to_owned(), local(plan.state_dir.as_deref())?)]),
+        backends: BTreeMap::from([("local".to_owned(), local(&config)?)]),
         sources: plan.sources.into_iter().map(source).collect(),
-        limits: plan.settings.limits,
-        permissions: plan.settings.permissions,
-        params: plan.params.flat(),
-        state_dir: plan.state_dir,
-        dry_run: plan.dry_run,
-        stop_tasks: plan.stop_tasks,
-        exit_on_stop: plan.exit_on_stop,
+        limits: config.limits,
+        permissions: config.permissions,
+        params: flat(config.params),
+        state_dir: config.state_dir,
+        dry_run: config.dry_run,
+        stop_tasks: config.stop_tasks,
+        exit_on_stop: config.exit_on_stop,
+        budget: config.budget.map(|Budget { changes, per }| GlobalBudget { changes, per }),
         run_for: plan.run_for,
-        script_threads: SCRIPT_THREADS,
+        script_threads: config.script_threads.unwrap_or(SCRIPT_THREADS),
         ..EngineConfig::default()
     })
+}
+
+/// All parameters under one key each: `key`, or `policy.key`.
+fn flat(params: Params) -> BTreeMap<String, String> {
+    let mut flat = params.global;
+    for (policy, params) in params.by_policy {
+        flat.extend(params.into_iter().map(|(key, value)| (format!("{policy}.{key}"), value)));
+    }
+    flat
 }
 
 fn source(source: Source) -> PolicySource {
@@ -109,7 +122,8 @@ fn source(source: Source) -> PolicySource {
 }
 
 /// Local processes, marked as the state folder's when there is one.
-fn local(state_dir: Option<&Path>) -> Result<Backend, CliError> {
+fn local(config: &HostConfig) -> Result<Backend, CliError> {
+    let state_dir = config.state_dir.as_deref();
     if let Some(dir) = state_dir {
         // The backend's mark is the folder's real path, so it has to be there; state is nobody else's to read.
         std::fs::DirBuilder::new()
@@ -118,12 +132,14 @@ fn local(state_dir: Option<&Path>) -> Result<Backend, CliError> {
             .create(dir)
             .map_err(|error| CliError::io(format!("cannot create the state folder `{}`", dir.display()), error))?;
     }
-    let config = LocalConfig {
+    let defaults = LocalConfig::default();
+    let local = LocalConfig {
         mark: state_dir.map(Path::to_owned),
         log_dir: state_dir.map(|dir| dir.join(LOG_FOLDER)),
-        ..LocalConfig::default()
+        ports: config.ports.clone().unwrap_or(defaults.ports),
+        ..defaults
     };
-    let backend = LocalBackend::new(config)
+    let backend = LocalBackend::new(local)
         .map_err(|error| CliError::new(Exit::Io, "cannot run local processes").because(error))?;
     Ok(Backend::Tasks(backend))
 }

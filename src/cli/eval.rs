@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use setpoint::config::ParamKey;
 use setpoint::core::model::{Counts, PolicyName};
 use setpoint::http::dto::PolicyJson;
 use setpoint::runtime::eval::{Known, evaluate};
@@ -11,8 +12,7 @@ use setpoint::script::{Content, Fleet, LoadedPolicy};
 use super::client::{Client, ServerArgs, read};
 use super::dto::Policy;
 use super::exit::{CliError, Exit};
-use super::host::{self, Loader};
-use super::params::{self, Params, Set};
+use super::host::{self, Loader, Set};
 use super::sources::{self, PolicyFile};
 use super::{ConfigArgs, Globals, json_text, names, status, term};
 
@@ -28,7 +28,7 @@ pub(crate) struct Args {
     row: Option<String>,
 
     /// Set a parameter.
-    #[arg(long, value_name = "KEY=VALUE", value_parser = params::parse)]
+    #[arg(long, value_name = "KEY=VALUE", value_parser = ParamKey::parse_assignment)]
     set: Vec<Set>,
 
     /// Print the object of /v1/policies/NAME.
@@ -62,8 +62,7 @@ Examples:
 /// Evaluates and prints.
 pub(crate) async fn run(args: &Args, globals: &Globals) -> Result<Exit, CliError> {
     let file = one_file(args)?;
-    let loader = Loader::new(&args.config)?;
-    let loaded = loader.load(&file, &Params::new(&args.set)).await;
+    let loaded = Loader::new(&args.config, &args.set)?.load(&file).await;
     let loaded = loaded.map_err(|errors| host::wrong_policies(&errors))?;
     let (name, policy) = match &loaded.content {
         Content::Policy(policy) if args.row.is_none() => (file.name.clone(), policy.clone()),
@@ -120,7 +119,7 @@ async fn known(args: &Args, name: &PolicyName) -> Result<Known, CliError> {
         return Ok(Known::from_stored(&stored, name));
     }
     let Some(server) = &args.server else { return Ok(Known::default()) };
-    let server = ServerArgs { server: server.clone(), token: args.token.clone() };
+    let server = ServerArgs { server: Some(server.clone()), token: args.token.clone() };
     let policy: Policy = read(Client::new(&server)?.policy(name.as_str()).await?)?;
     let tasks = policy.tasks;
     let counts = Counts {

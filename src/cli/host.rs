@@ -1,74 +1,81 @@
 //! What `run`, `check`, `eval` and `policies show` share of the library: settings, the script host, and how the
 //! library's errors become the command's.
 
+use std::ffi::OsString;
 use std::path::Path;
 
+use setpoint::config::{self, HostConfig, Origin, ParamKey, Params, Setting, Settings};
 use setpoint::runtime::StartError;
 use setpoint::runtime::store::StoreError;
-use setpoint::script::{Limits, LoadRequest, LoadedFile, Natives, Permissions, ScriptError, ScriptHost};
+use setpoint::script::{LoadRequest, LoadedFile, Natives, ScriptError, ScriptHost};
 
 use super::ConfigArgs;
 use super::exit::{CliError, Exit};
-use super::names;
-use super::params::Params;
 use super::sources::PolicyFile;
 
-/// Threads that run scripts, at a lower priority than the loop and the API.
+/// Threads that run scripts when the configuration does not say, at a lower priority than the loop and the API.
 pub(crate) const SCRIPT_THREADS: usize = 4;
 /// The names of the backends that this command can offer; `none` is for workloads that others run.
-pub(crate) const BACKENDS: [&str; 1] = ["local"];
+const BACKENDS: [&str; 1] = ["local"];
 
-/// What the host's configuration settles.
-#[derive(Debug, Default)]
-pub(crate) struct Settings {
-    pub(crate) limits: Limits,
-    pub(crate) permissions: Permissions,
+/// Flags over the environment over the configuration file over the defaults. What is probably not meant is in the
+/// result's warnings.
+pub(crate) fn configure(flags: Settings) -> Result<HostConfig, CliError> {
+    let text = |value: OsString| value.into_string().ok();
+    let vars = std::env::vars_os().filter_map(|(name, value)| Some((text(name)?, text(value)?))).collect();
+    config::load(flags, &vars, Path::new("")).map_err(|error| {
+        let told = CliError::new(Exit::of_code(error.exit_code()), error.to_string());
+        match std::error::Error::source(&error) {
+            Some(cause) => told.because(cause.to_string()),
+            None => told,
+        }
+    })
 }
 
-impl Settings {
-    /// Reads the configuration file that is named, or the one in the present folder.
-    pub(crate) fn read(args: &ConfigArgs) -> Result<Self, CliError> {
-        let here = Path::new(names::CONFIG_FILE);
-        let file = args.config.as_deref().or_else(|| here.exists().then_some(here));
-        // A file that is there and not heeded would be worse than none: it may forbid something.
-        file.map_or_else(
-            || Ok(Self::default()),
-            |file| {
-                let text = format!("this version reads no configuration file, and `{}` is there", file.display());
-                Err(CliError::new(Exit::Config, text).hint("flags and SETPOINT_* variables set what `run` takes"))
-            },
-        )
+/// What `--config` and `--set` say, as a layer of settings.
+pub(crate) fn flags(args: &ConfigArgs, sets: &[Set]) -> Settings {
+    let set = |(key, value): &Set| (key.clone(), Setting::new(value.clone(), Origin::Flag("--set")));
+    Settings {
+        config: flag("--config", args.config.clone()),
+        params: sets.iter().map(set).collect(),
+        ..Settings::default()
     }
 }
 
-/// The editor types of everything that a policy may use.
-pub(crate) fn luacats() -> String {
-    "---@meta\n\n---@class setpoint.Policy\n".to_owned()
+/// One flag's setting, when the flag is there.
+pub(crate) fn flag<T>(name: &'static str, value: Option<T>) -> Option<Setting<T>> {
+    value.map(|value| Setting::new(value, Origin::Flag(name)))
 }
 
+/// One `--set`: of which policies, and to what.
+pub(crate) type Set = (ParamKey, String);
+
 /// Loads policy files without running any of their functions.
-pub(crate) struct Loader(ScriptHost);
+pub(crate) struct Loader {
+    host: ScriptHost,
+    params: Params,
+}
 
 impl Loader {
     /// A script host with the limits and permissions of the configuration. Needs a tokio runtime around it.
-    pub(crate) fn new(args: &ConfigArgs) -> Result<Self, CliError> {
-        let Settings { limits, permissions } = Settings::read(args)?;
+    pub(crate) fn new(args: &ConfigArgs, sets: &[Set]) -> Result<Self, CliError> {
+        let HostConfig { limits, permissions, params, .. } = configure(flags(args, sets))?;
         let io = tokio::runtime::Handle::current();
-        ScriptHost::new(limits, permissions, Natives::default(), io, SCRIPT_THREADS)
-            .map(Self)
-            .map_err(|error| CliError::io("cannot start the script threads", error))
+        let host = ScriptHost::new(limits, permissions, Natives::default(), io, SCRIPT_THREADS)
+            .map_err(|error| CliError::io("cannot start the script threads", error))?;
+        Ok(Self { host, params })
     }
 
     /// Loads one file.
-    pub(crate) async fn load(&self, file: &PolicyFile, params: &Params) -> Result<LoadedFile, Vec<ScriptError>> {
+    pub(crate) async fn load(&self, file: &PolicyFile) -> Result<LoadedFile, Vec<ScriptError>> {
         let request = LoadRequest {
             path: file.path.clone(),
             name: file.name.clone(),
             source: file.source.map(str::to_owned),
-            params: params.of(&file.name),
+            params: self.params.of(&file.name),
             backends: BACKENDS.map(str::to_owned).to_vec(),
         };
-        self.0.load(request).await
+        self.host.load(request).await
     }
 }
 

@@ -2,10 +2,12 @@
 
 use std::path::PathBuf;
 
+use setpoint::script::api::types::luacats;
+
 use super::exit::{CliError, Exit};
 use super::files::{self, NewFile};
 use super::names::{LUARC_FILE, POLICY_SUFFIX, SPEC_SUFFIX, TYPES_FILE};
-use super::{host, term};
+use super::term;
 
 /// What `init` takes.
 #[derive(Debug, clap::Args)]
@@ -44,7 +46,7 @@ pub(crate) fn run(args: &Args) -> Result<Exit, CliError> {
         NewFile { path: policy.clone(), text: named(POLICY) },
         NewFile { path: dir.join(format!("{name}{SPEC_SUFFIX}")), text: named(SPEC) },
         NewFile { path: dir.join(LUARC_FILE), text: LUARC.to_owned() },
-        NewFile { path: dir.join(TYPES_FILE), text: host::luacats() },
+        NewFile { path: dir.join(TYPES_FILE), text: luacats() },
     ];
     files::write_all(&files, *force)?;
     let path = policy.display();

@@ -11,7 +11,6 @@ use std::time::{Duration, SystemTime};
 
 use setpoint::runtime::handle::EngineHandle;
 use tokio::sync::broadcast::error::RecvError;
-use tracing_subscriber::fmt::MakeWriter;
 
 use super::rows::{self, Row};
 use super::term::{self, Paint};
@@ -105,14 +104,6 @@ impl Write for Screen {
 
     fn flush(&mut self) -> io::Result<()> {
         self.lock().out.flush()
-    }
-}
-
-impl<'a> MakeWriter<'a> for Screen {
-    type Writer = Self;
-
-    fn make_writer(&'a self) -> Self {
-        self.clone()
     }
 }
 

@@ -2,43 +2,27 @@
 
 use std::io::IsTerminal as _;
 
-use tracing_subscriber::EnvFilter;
+use setpoint::telemetry::{self, TelemetryError};
 
 use super::Globals;
 use super::exit::{CliError, Exit};
 use super::live::Screen;
 use super::names;
 
-/// Starts logging for the whole process. Lines go through the screen, so that they and the live block do not garble
-/// each other.
-pub(crate) fn start(globals: &Globals, screen: &Screen) -> Result<(), CliError> {
-    let filter = filter(globals)?;
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(screen.clone());
-    let started = if std::io::stderr().is_terminal() {
-        let colour = globals.color.stderr().0;
-        builder.with_ansi(colour).with_target(false).compact().try_init()
-    } else {
-        builder.json().flatten_event(true).with_current_span(false).try_init()
-    };
-    started.map_err(|error| CliError::new(Exit::Bug, "cannot start logging").because(error))
-}
-
-/// `--log` or its variable as it is; otherwise our own messages by -v and -q, and of other crates the warnings.
-fn filter(globals: &Globals) -> Result<EnvFilter, CliError> {
-    if let Some(text) = &globals.log {
-        return EnvFilter::builder().parse(text).map_err(|error| {
-            CliError::new(Exit::Usage, format!("--log: expected a filter, got `{text}`"))
-                .because(error)
-                .hint(format!("a level, or levels by module: --log info,setpoint::script=debug ({})", names::ENV_LOG))
-        });
-    }
-    let level = match i16::from(globals.verbose) - i16::from(globals.quiet) {
-        ..=-2 => "error",
-        -1 => "warn",
-        0 => "info",
-        1 => "debug",
-        2.. => "trace",
-    };
-    let others = if level == "error" { "error" } else { "warn" };
-    Ok(EnvFilter::new(format!("{others},setpoint={level}")))
+/// Starts logging for the whole process; `filter` stands in for `--log`. Lines go through the screen, so that they and
+/// the live block do not garble each other.
+pub(crate) fn start(globals: &Globals, filter: Option<&str>, screen: &Screen) -> Result<(), CliError> {
+    let filter = globals.log.as_deref().or(filter);
+    let verbosity = i8::try_from(i16::from(globals.verbose) - i16::from(globals.quiet)).unwrap_or(i8::MAX);
+    let json = !std::io::stderr().is_terminal();
+    let screen = screen.clone();
+    telemetry::init_to(move || screen.clone(), filter, verbosity, json, globals.color.stderr().0).map_err(|error| {
+        let exit = if matches!(error, TelemetryError::Twice) { Exit::Bug } else { Exit::Usage };
+        let told = CliError::new(exit, error.to_string());
+        let told = match std::error::Error::source(&error) {
+            Some(cause) => told.because(cause.to_string()),
+            None => told,
+        };
+        told.hint(format!("--log, {} and `log` of setpoint.toml take a level, or levels by module", names::ENV_LOG))
+    })
 }

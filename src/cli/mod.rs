@@ -25,7 +25,6 @@ mod log;
 mod man;
 mod names;
 mod overrides;
-mod params;
 mod pause;
 mod policies;
 mod reload;
@@ -162,7 +161,10 @@ pub(crate) fn main(args: impl IntoIterator<Item = OsString>) -> u8 {
 fn dispatch(cli: &Cli) -> Result<u8, CliError> {
     let Cli { globals, verb } = cli;
     let screen = Screen::new();
-    log::start(globals, &screen)?;
+    // A run starts its log itself: the configuration file may have a filter for it.
+    if !matches!(verb, Verb::Run(_)) {
+        log::start(globals, None, &screen)?;
+    }
     let exit = match verb {
         Verb::Init(args) => init::run(args)?,
         Verb::Types(args) => types::run(args)?,

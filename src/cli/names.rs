@@ -1,24 +1,15 @@
 //! Every name that the command shares with the world outside: variables, addresses, files.
 
-/// Where the API is, for the verbs that ask it.
-pub(crate) const ENV_SERVER: &str = "SETPOINT_SERVER";
-/// The API's token.
-pub(crate) const ENV_TOKEN: &str = "SETPOINT_TOKEN";
-/// Where `run` listens.
-pub(crate) const ENV_LISTEN: &str = "SETPOINT_LISTEN";
-/// The state folder of `run`.
-pub(crate) const ENV_STATE_DIR: &str = "SETPOINT_STATE_DIR";
-/// The configuration file.
-pub(crate) const ENV_CONFIG: &str = "SETPOINT_CONFIG";
-/// The log filter.
-pub(crate) const ENV_LOG: &str = "SETPOINT_LOG";
+use setpoint::config::env;
 
-/// Where `run` listens, and where the other verbs look.
-pub(crate) const DEFAULT_LISTEN: &str = "127.0.0.1:8080";
-/// The same as a URL.
-pub(crate) const DEFAULT_SERVER: &str = "http://127.0.0.1:8080";
-/// The configuration file that `run` reads from the present folder when it is there.
-pub(crate) const CONFIG_FILE: &str = "setpoint.toml";
+/// Where the API is, for the verbs that ask it.
+pub(crate) const ENV_SERVER: &str = env::SERVER.name;
+/// The API's token.
+pub(crate) const ENV_TOKEN: &str = env::TOKEN.name;
+/// The log filter.
+pub(crate) const ENV_LOG: &str = env::LOG.name;
+/// The configuration file.
+pub(crate) const ENV_CONFIG: &str = env::CONFIG.name;
 
 /// What a policy's file ends in.
 pub(crate) const POLICY_SUFFIX: &str = ".lua";

@@ -23,7 +23,7 @@ pub(crate) struct Args {
     max: Option<u32>,
 
     /// Take the override back after this long.
-    #[arg(long = "for", value_name = "DURATION", value_parser = units::duration)]
+    #[arg(long = "for", value_name = "DURATION", value_parser = units::parse_duration)]
     for_: Option<Duration>,
 
     /// Allow a max above the policy's own.

@@ -14,7 +14,7 @@ pub(crate) struct Args {
     policy: String,
 
     /// Resume by itself after this long.
-    #[arg(long = "for", value_name = "DURATION", value_parser = units::duration)]
+    #[arg(long = "for", value_name = "DURATION", value_parser = units::parse_duration)]
     for_: Option<Duration>,
 
     /// Why, for whoever looks at it later.

@@ -10,7 +10,6 @@ use super::client::{Client, ServerArgs};
 use super::exit::{CliError, Exit};
 use super::files::{self, NewFile};
 use super::names::POLICY_SUFFIX;
-use super::params::Params;
 use super::sources::PolicyFile;
 use super::{Globals, answer, host, json_text, term};
 
@@ -140,8 +139,8 @@ fn list(json: bool, globals: &Globals) -> Result<Exit, CliError> {
 }
 
 async fn show(policy: &'static Bundled, json: bool, globals: &Globals) -> Result<Exit, CliError> {
-    let loader = host::Loader::new(&super::ConfigArgs::default())?;
-    let loaded = loader.load(&PolicyFile::bundled(policy), &Params::default()).await;
+    let loader = host::Loader::new(&super::ConfigArgs::default(), &[])?;
+    let loaded = loader.load(&PolicyFile::bundled(policy)).await;
     let params = loaded.map_err(|errors| host::wrong_policies(&errors))?.params;
     if json {
         let params: Vec<_> = params.iter().map(param_json).collect();

@@ -4,17 +4,16 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use setpoint::http::HttpConfig;
+use setpoint::config::{DEFAULT_LISTEN, ParamKey, Settings, TokenSource};
 use setpoint::runtime::Signal;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 
 use super::engine::{self, Plan};
 use super::exit::CliError;
-use super::host::Settings;
+use super::host::{self, Set};
 use super::live::Screen;
-use super::params::{self, Params, Set};
-use super::{ConfigArgs, Globals, names, sources, units};
+use super::{ConfigArgs, Globals, log, sources, units};
 
 /// What `run` takes.
 #[derive(Debug, clap::Args)]
@@ -23,36 +22,33 @@ pub(crate) struct Args {
     #[arg(value_name = "PATH", required = true)]
     paths: Vec<PathBuf>,
 
-    /// Address of the page and the API. Beyond loopback a token is needed.
-    #[arg(long, value_name = "ADDR", env = names::ENV_LISTEN, hide_env_values = true, default_value = names::DEFAULT_LISTEN,
-          value_parser = address, conflicts_with = "no_listen")]
-    listen: SocketAddr,
+    /// Address of the page and the API, 127.0.0.1:8080 by default [env: SETPOINT_LISTEN]. Beyond loopback a token is
+    /// needed.
+    #[arg(long, value_name = "ADDR", value_parser = address, conflicts_with = "no_listen")]
+    listen: Option<SocketAddr>,
 
     /// Serve no page and no API.
     #[arg(long)]
     no_listen: bool,
 
-    /// Name or address, without a port, under which others reach it; loopback and --listen's own need none.
-    #[arg(long, value_name = "NAME", conflicts_with = "no_listen")]
-    allow_host: Vec<String>,
-
-    /// Token that every request must carry.
-    #[arg(long, value_name = "TOKEN", env = names::ENV_TOKEN, hide_env_values = true)]
+    /// Token that every request must carry [env: SETPOINT_TOKEN].
+    #[arg(long, value_name = "TOKEN")]
     token: Option<String>,
 
-    /// Keep state in this folder: tasks go on running after the end, and the next run adopts them.
-    #[arg(long, value_name = "DIR", env = names::ENV_STATE_DIR, hide_env_values = true)]
+    /// Keep state in this folder: tasks go on running after the end, and the next run adopts them
+    /// [env: SETPOINT_STATE_DIR].
+    #[arg(long, value_name = "DIR")]
     state_dir: Option<PathBuf>,
 
     #[command(flatten)]
     config: ConfigArgs,
 
     /// Set a parameter of the policies that declare it, or of one with NAME.KEY=VALUE.
-    #[arg(long, value_name = "KEY=VALUE", value_parser = params::parse)]
+    #[arg(long, value_name = "KEY=VALUE", value_parser = ParamKey::parse_assignment)]
     set: Vec<Set>,
 
     /// End after this long, with exit code 0.
-    #[arg(long = "for", value_name = "DURATION", value_parser = units::duration)]
+    #[arg(long = "for", value_name = "DURATION", value_parser = units::parse_duration)]
     for_: Option<Duration>,
 
     /// Decide and say so, but carry nothing out.
@@ -83,33 +79,38 @@ Examples:
 
 /// Runs; the exit code is 0, or that of the first policy which ended with another one.
 pub(crate) async fn run(args: &Args, globals: &Globals, screen: &Screen) -> Result<u8, CliError> {
+    let config = host::configure(layer(args))?;
+    log::start(globals, config.log.as_deref(), screen)?;
+    for warning in &config.warnings {
+        tracing::warn!("{warning}");
+    }
     let signals = signals().map_err(|error| CliError::io("cannot listen for signals", error))?;
-    let plan = Plan {
-        sources: sources::resolve(&args.paths)?,
-        params: Params::new(&args.set),
-        settings: Settings::read(&args.config)?,
-        listen: (!args.no_listen).then_some(args.listen),
-        http: http_config(args),
-        state_dir: args.state_dir.clone(),
-        run_for: args.for_,
-        dry_run: args.dry_run,
-        stop_tasks: args.stop_tasks,
-        exit_on_stop: args.exit_on_stop,
-    };
+    let sources = sources::resolve(&args.paths)?;
+    let plan = Plan { sources, config, listen: !args.no_listen, run_for: args.for_ };
     engine::run(plan, signals, screen, globals.color.stderr()).await
 }
 
-fn http_config(args: &Args) -> HttpConfig {
-    let mut hosts = args.allow_host.clone();
-    hosts.push(args.listen.ip().to_string());
-    HttpConfig { token: args.token.clone(), hosts }
+/// The flags as a layer of settings. A flag without a value can only say yes.
+fn layer(args: &Args) -> Settings {
+    let yes = |name, given: bool| host::flag(name, given.then_some(true));
+    Settings {
+        listen: host::flag("--listen", args.listen),
+        token: host::flag("--token", args.token.clone().map(TokenSource::Literal)),
+        state_dir: host::flag("--state-dir", args.state_dir.clone()),
+        dry_run: yes("--dry-run", args.dry_run),
+        stop_tasks: yes("--stop-tasks", args.stop_tasks),
+        exit_on_stop: yes("--exit-on-stop", args.exit_on_stop),
+        ..host::flags(&args.config, &args.set)
+    }
 }
 
 fn address(text: &str) -> Result<SocketAddr, String> {
     let numeric = text.strip_prefix("localhost:").map(|port| format!("127.0.0.1:{port}"));
-    numeric.as_deref().unwrap_or(text).parse().map_err(|_| {
-        format!("expected an address and a port such as `{}` or `[::1]:8080`, got `{text}`", names::DEFAULT_LISTEN)
-    })
+    numeric
+        .as_deref()
+        .unwrap_or(text)
+        .parse()
+        .map_err(|_| format!("expected an address and a port such as `{DEFAULT_LISTEN}` or `[::1]:8080`, got `{text}`"))
 }
 
 /// From now on signals do not end the process but are told to the run.

@@ -23,7 +23,7 @@ pub(crate) struct Args {
 
     /// Show it again and again, every two seconds or as often as given, until interrupted.
     #[arg(long, value_name = "EVERY", num_args = 0..=1, require_equals = true, default_missing_value = "2s",
-          value_parser = units::duration)]
+          value_parser = units::parse_duration)]
     watch: Option<Duration>,
 
     /// Print the API's answer as it is.

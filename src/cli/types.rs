@@ -2,10 +2,12 @@
 
 use std::path::PathBuf;
 
+use setpoint::script::api::types::luacats;
+
 use super::exit::{CliError, Exit};
 use super::files::{self, NewFile};
 use super::names::TYPES_FILE;
-use super::{host, term};
+use super::term;
 
 /// What `types` takes.
 #[derive(Debug, clap::Args)]
@@ -25,9 +27,9 @@ Examples:
 /// Writes the file, or prints it.
 pub(crate) fn run(args: &Args) -> Result<Exit, CliError> {
     match &args.dir {
-        None => term::print(&host::luacats())?,
+        None => term::print(&luacats())?,
         Some(dir) => {
-            let files = [NewFile { path: dir.join(TYPES_FILE), text: host::luacats() }];
+            let files = [NewFile { path: dir.join(TYPES_FILE), text: luacats() }];
             files::write_all(&files, true)?;
             term::print(&files::list(&files))?;
         }

@@ -172,8 +172,10 @@ pub(crate) struct Policy {
     pub(crate) stats: BTreeMap<TaskId, TaskStats>,
     views: Option<Arc<Vec<TaskView>>>,
     pub(crate) stalled: bool,
-    /// Something changed that is not in the store yet.
+    /// Something changed that is to be in the store within a second.
     pub(crate) dirty: bool,
+    /// Only the history and the number of ticks changed since the record was last written.
+    pub(crate) aged: bool,
     /// `ctx.state` as it was last taken from the script (kept for retired policies and for records).
     pub(crate) script_state: Option<String>,
     /// The law, effect and kind that the state belongs to.
@@ -225,6 +227,7 @@ impl Policy {
             views: None,
             stalled: false,
             dirty: true,
+            aged: false,
             script_state: record.script_state,
             shape: record.shape,
         }
@@ -297,10 +300,16 @@ impl Policy {
         if self.is_external() { self.external.in_flight() } else { self.ledger.in_flight(now, &self.rules) }
     }
 
-    /// Marks what is shown of its tasks as old.
+    /// Marks what is shown of its tasks, and what is stored of them, as old.
     pub(crate) fn tasks_changed(&mut self) {
         self.views = None;
         self.dirty = true;
+    }
+
+    /// Takes in CPU and memory of a task, which are shown and not stored.
+    pub(crate) fn take_stats(&mut self, id: TaskId, stats: TaskStats) {
+        self.stats.insert(id, stats);
+        self.views = None;
     }
 
     /// Its tasks as scripts and the API see them, oldest first.

@@ -67,6 +67,10 @@ impl Loop {
         if n == 0 || self.settings.dry_run {
             return 0;
         }
+        if let Some(error) = self.store.as_ref().and_then(super::Store::failure) {
+            tracing::warn!(error = %error, "nothing is launched while the state cannot be written");
+            return 0;
+        }
         let (at, wall) = (self.clock.now(), self.clock.wall());
         let Some(policy) = self.policies.get_mut(key).and_then(Option::as_mut) else { return 0 };
         let Some(active) = &policy.active else { return 0 };
@@ -244,8 +248,12 @@ impl Loop {
         let max = policy.bounds_in_force().max;
         let room = max.saturating_sub(policy.ledger.counts().occupied());
         let due = policy.ledger.take_due(at, room);
-        if 0 < due {
-            self.launch(key, due, None, By::Replacement);
+        let launched = self.launch(key, due, None, By::Replacement);
+        if let Some(policy) = self.policy(key) {
+            // What could not be handed over stays wanted.
+            for _ in launched..due {
+                policy.ledger.wait(at + Duration::from_secs(1));
+            }
         }
         self.set_wake(key);
     }

@@ -111,6 +111,8 @@ pub(crate) struct Loop {
     /// Changes that count towards the global budget.
     spent: VecDeque<(Timestamp, u32)>,
     first_ticks: usize,
+    /// How often changes were saved.
+    saves: usize,
     problems: BTreeMap<String, String>,
     stopping: Option<Stopping>,
     end: Option<RunEnd>,
@@ -149,6 +151,7 @@ impl Loop {
             ids: ulid::Generator::new(),
             spent: VecDeque::new(),
             first_ticks: 0,
+            saves: 0,
             problems: BTreeMap::new(),
             stopping: None,
             end: None,

@@ -67,7 +67,7 @@ impl Loop {
         policy.ticks += 1;
         policy.last_tick = Some((wall, now));
         policy.stalled = false;
-        policy.dirty = true;
+        policy.aged = true;
         let rules = policy.rules.clone();
         if policy.ledger.advance(at, &rules) {
             policy.tasks_changed();
@@ -373,6 +373,7 @@ impl Loop {
         policy.interval = next_interval(&spec.interval, policy.interval, policy.acted != 0);
         if let Some(state) = policy.script().and_then(|script| script.take_changed_state()) {
             policy.script_state = Some(state);
+            policy.dirty = true;
         }
         if spec.hooks.stop {
             let Some(script) = policy.script() else { return };

@@ -15,6 +15,9 @@ use super::super::ticker::Timer;
 use super::super::view::{Health, StreamEvent};
 use super::{BackendState, Loop, write_lock};
 
+/// A history that changed is written once in so many seconds.
+const SAVE_HISTORY_EVERY: usize = 10;
+
 /// How often CPU and memory of tasks are read.
 const STATS_EVERY: Duration = Duration::from_secs(2);
 
@@ -268,12 +271,11 @@ impl Loop {
         for (id, figures) in stats {
             let Some(key) = self.owners.get(&id).copied() else { continue };
             let Some(policy) = self.policy(key) else { continue };
-            policy.stats.insert(id.clone(), figures);
+            policy.take_stats(id.clone(), figures);
             changed.entry(key).or_default().push(id);
         }
         for (key, ids) in changed {
             let Some(policy) = self.policy(key) else { continue };
-            policy.tasks_changed();
             let views: Vec<_> =
                 ids.iter().filter_map(|id| policy.ledger.get(id)).map(|task| policy.view(task)).collect();
             let mut tasks = write_lock(&self.published.tasks);
@@ -348,8 +350,13 @@ impl Loop {
             return;
         }
         let mut writes = vec![Write::Clock(self.clock.now(), self.clock.wall())];
-        for policy in self.policies.iter_mut().flatten() {
-            if std::mem::take(&mut policy.dirty) {
+        self.saves += 1;
+        for (key, policy) in self.policies.iter_mut().enumerate() {
+            let Some(policy) = policy else { continue };
+            // Histories change with every tick; a tenth of them is written each second.
+            let turn = (self.saves + key) % SAVE_HISTORY_EVERY == 0;
+            if std::mem::take(&mut policy.dirty) || (turn && policy.aged) {
+                policy.aged = false;
                 writes.push(Write::Policy(policy.name.clone(), Box::new(policy.record())));
             }
         }

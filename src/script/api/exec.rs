@@ -220,7 +220,7 @@ impl Drop for Group {
     fn drop(&mut self) {
         if let Some(leader) = self.0 {
             // It may have ended by itself in the meantime, which is as good.
-            drop(kill_process_group(leader, Signal::KILL));
+            kill_process_group(leader, Signal::KILL).ok();
         }
     }
 }

@@ -50,7 +50,7 @@ pub(super) const MODULE: ModuleDoc = ModuleDoc {
             "count",
             &[("folder", "string"), ("pattern?", "string"), ("options?", "setpoint.fs.Options")],
             &["integer"],
-            "How many entries of a folder match a pattern such as `*.job` (all unless given; names with a leading dot only match a \
+            "How many entries of a folder match a pattern such as `*.job` (`*` unless given; names with a leading dot only match a \
              pattern with one). While a file loads: 0.",
         ),
         read(
@@ -147,7 +147,7 @@ where
 /// What a call asks for.
 struct Query {
     path: String,
-    pattern: Option<String>,
+    pattern: String,
     kind: Kind,
     most_bytes: usize,
 }
@@ -165,7 +165,7 @@ impl Query {
             return Err(args.error(format!("expected at most 1 argument, got {}", args.len())));
         }
         let path = args.text(1, "a path")?;
-        Ok(Self { path, pattern: None, kind: Kind::Any, most_bytes })
+        Ok(Self { path, pattern: String::new(), kind: Kind::Any, most_bytes })
     }
 
     fn content(args: &Args, most_bytes: usize) -> mlua::Result<Self> {
@@ -175,7 +175,7 @@ impl Query {
         let most = args.options(2, &["max"])?.size("max", most_bytes)?;
         Ok(Self {
             path: args.text(1, "a path")?,
-            pattern: None,
+            pattern: String::new(),
             kind: Kind::Any,
             most_bytes: most.unwrap_or(most_bytes),
         })
@@ -183,8 +183,8 @@ impl Query {
 
     fn entries(args: &Args, most_bytes: usize) -> mlua::Result<Self> {
         let path = args.text(1, "a folder")?;
-        let pattern = args.text_if_given(2, "a pattern such as \"*.job\"")?;
-        if pattern.as_ref().is_some_and(|pattern| pattern.contains('/') || pattern.len() > 255) {
+        let pattern = args.text_if_given(2, "a pattern such as \"*.job\"")?.unwrap_or_else(|| "*".to_owned());
+        if pattern.contains('/') || pattern.len() > 255 {
             return Err(args.wrong(2, "a pattern of one name, without a slash"));
         }
         let options = args.options(3, &["kind"])?;
@@ -199,8 +199,7 @@ impl Query {
     }
 
     fn wants(&self, entry: &DirEntry) -> bool {
-        let matched =
-            self.pattern.as_ref().is_none_or(|glob| glob::matches(glob.as_bytes(), entry.file_name().as_bytes()));
+        let matched = glob::matches(self.pattern.as_bytes(), entry.file_name().as_bytes());
         matched
             && match self.kind {
                 Kind::Any => true,

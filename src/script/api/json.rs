@@ -248,7 +248,7 @@ impl Writer {
             return Err(format!("expected a finite number, got {number}"));
         }
         // Doubles hold integers exactly up to here; written without a fraction they read back as integers.
-        if number.fract() == 0.0 && number.abs() < 9_007_199_254_740_992.0 {
+        if number.fract() == 0.0 && number.abs() <= 9_007_199_254_740_992.0 {
             return self.push(&(number as i64).to_string());
         }
         let text = serde_json::to_string(&number).map_err(|error| error.to_string())?;

@@ -450,9 +450,7 @@ fn any(lua: &Lua, name: &str, reply: Reply, depth: usize) -> mlua::Result<Value>
             }
             Ok(Value::Table(table))
         }
-        Reply::ServerError(error) => {
-            Err(mlua::Error::runtime(format!("{name}: {}", redis_pool::line(&error.to_string()))))
-        }
+        Reply::ServerError(error) => Err(mlua::Error::runtime(format!("{name}: {}", redis_pool::server_error(&error)))),
         _ => Err(mlua::Error::runtime(format!("{name}: expected a plain reply, got another kind"))),
     }
 }

@@ -12,7 +12,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use ::redis::aio::MultiplexedConnection;
-use ::redis::{AsyncConnectionConfig, Cmd, ErrorKind, RedisConnectionInfo, RedisError, Value};
+use ::redis::{AsyncConnectionConfig, Cmd, ErrorKind, RedisConnectionInfo, RedisError, ServerError, Value};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::task::JoinHandle;
@@ -171,7 +171,7 @@ impl Slot {
         let reply = connection.send_packed_command(command).await;
         unanswered.answered = true;
         match reply {
-            Ok(Value::ServerError(error)) => Err(Fault::Final(Problem::Failed(line(&error.to_string())))),
+            Ok(Value::ServerError(error)) => Err(Fault::Final(Problem::Failed(server_error(&error)))),
             Ok(value) => Ok(value),
             Err(error) if is_broken(&error) => {
                 self.state.lock().await.close(serial);
@@ -228,9 +228,17 @@ fn is_broken(error: &RedisError) -> bool {
     error.is_io_error() || error.kind() == ErrorKind::Parse || error.is_unrecoverable_error()
 }
 
+/// A server's error reply: its code, and its words.
+pub(super) fn server_error(error: &ServerError) -> String {
+    line(&format!("{} {}", error.code(), error.details().unwrap_or_default()))
+}
+
 fn told(error: &RedisError) -> String {
     if error.is_connection_refusal() {
         return "connection refused".to_owned();
+    }
+    if error.kind() == ErrorKind::AuthenticationFailed {
+        return "the server refused the user or password".to_owned();
     }
     match (error.code(), error.detail()) {
         (Some(code), Some(detail)) => line(&format!("{code} {detail}")),

@@ -1,1 +1,239 @@
-//! x
+//! `setpoint.redis` against a scripted server that misbehaves, and a genuine one where there is one.
+
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::net::{TcpListener, TcpStream};
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use super::super::testing::Bench;
+use crate::script::{Hook, Limits, Permissions};
+
+/// Answers a command, given as its words, with raw bytes; none hangs up.
+type Answer = dyn Fn(&[String]) -> Option<Vec<u8>> + Send + Sync;
+
+/// A server that speaks just enough of the protocol.
+fn server(answer: impl Fn(&[String]) -> Option<Vec<u8>> + Send + Sync + 'static) -> (String, Arc<AtomicUsize>) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("redis://{}", listener.local_addr().unwrap());
+    let accepted = Arc::new(AtomicUsize::new(0));
+    let (count, answer): (_, Arc<Answer>) = (Arc::clone(&accepted), Arc::new(answer));
+    std::thread::spawn(move || {
+        for stream in listener.incoming().map_while(Result::ok) {
+            count.fetch_add(1, Ordering::SeqCst);
+            let answer = Arc::clone(&answer);
+            std::thread::spawn(move || serve(stream, &*answer));
+        }
+    });
+    (url, accepted)
+}
+
+fn serve(mut stream: TcpStream, answer: &Answer) {
+    let mut reader = BufReader::new(stream.try_clone().unwrap());
+    while let Some(words) = read(&mut reader) {
+        match answer(&words) {
+            Some(bytes) if stream.write_all(&bytes).is_ok() => {}
+            _ => return,
+        }
+    }
+}
+
+fn read(reader: &mut BufReader<TcpStream>) -> Option<Vec<String>> {
+    let mut header = |mark: char| {
+        let mut line = String::new();
+        reader.read_line(&mut line).ok()?;
+        line.trim_end().strip_prefix(mark)?.parse::<usize>().ok()
+    };
+    let n_words = header('*')?;
+    let mut words = Vec::new();
+    for _ in 0..n_words {
+        let mut line = String::new();
+        reader.read_line(&mut line).ok()?;
+        let mut word = vec![0; line.trim_end().strip_prefix('$')?.parse::<usize>().ok()? + 2];
+        reader.read_exact(&mut word).ok()?;
+        words.push(String::from_utf8_lossy(&word[..word.len() - 2]).into_owned());
+    }
+    Some(words)
+}
+
+fn redis(bench: &Bench, url: &str, options: &str, call: &str) -> String {
+    bench.error(&format!("return require('setpoint.redis').connect('{url}', {options}){call}"))
+}
+
+#[test]
+fn faults_of_a_server_are_told_in_one_line() {
+    let (url, _) = server(|words| match words.last().unwrap().as_str() {
+        "wrong" => Some(b"-WRONGTYPE Operation against a key\r\n".to_vec()),
+        "text" => Some(b"$3\r\nabc\r\n".to_vec()),
+        "garbage" => Some(b"what is this?\r\n".to_vec()),
+        "hangup" => None,
+        "huge" => Some([b"$9000\r\n".as_slice(), &[b'x'; 9000], b"\r\n"].concat()),
+        "silent" => Some(Vec::new()),
+        _ => Some(b":1\r\n".to_vec()),
+    });
+    let limits = Limits { body: 4096, ..Limits::default() };
+    let bench = Bench::with_limits(Permissions::default(), limits);
+    for (call, expected) in [
+        (":llen('wrong')", "client:llen: WRONGTYPE Operation against a key"),
+        (":llen('text')", "client:llen: expected the reply of a Redis server, got"),
+        (":llen('hangup')", "client:llen: redis://127.0.0.1:"),
+        (":get('huge')", "expected a reply of at most 8192 bytes, got more"),
+        (":get('garbage')", "client:get: redis://127.0.0.1:"),
+        (":get('silent')", "expected a reply within 700ms, got none"),
+    ] {
+        let error = redis(&bench, &url, "{ timeout = '700ms' }", call);
+        assert!(error.contains(expected) && error.len() < 300, "{call}: {error}");
+        // Whatever went wrong, the next command works.
+        let n: u32 = bench.run(&format!("return require('setpoint.redis').connect('{url}'):llen('fine')")).unwrap();
+        assert_eq!(n, 1, "after {call}");
+    }
+    let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let error = redis(&bench, &format!("redis://127.0.0.1:{port}/3"), "{}", ":llen('a')");
+    assert_eq!(error, format!("client:llen: redis://127.0.0.1:{port}/3: connection refused"));
+}
+
+#[test]
+fn one_connection_serves_all_until_it_breaks_and_then_another_does() {
+    // Every third command ends its connection: a read is sent again, an effect is not.
+    let count = AtomicUsize::new(0);
+    let (url, accepted) = server(move |_| (count.fetch_add(1, Ordering::SeqCst) % 3 != 2).then(|| b"+OK\r\n".to_vec()));
+    let mut bench = Bench::new(Permissions::default());
+    bench.hook = Hook::Warmer;
+    let connect = format!("local client = require('setpoint.redis').connect('{url}')");
+    bench.run::<()>(&format!("{connect} client:get('a') client:get('a') client:get('a')")).unwrap();
+    assert_eq!(accepted.load(Ordering::SeqCst), 2);
+    // Commands so far: 4. The next two: one answered, one that ends the connection.
+    let error = bench.error(&format!("{connect} client:set('a', 1) client:set('a', 1) "));
+    assert!(error.starts_with(&format!("client:set: {url}/0: ")), "{error}");
+    assert!(bench.run::<bool>(&format!("{connect} return client:set('a', 1)")).unwrap());
+    assert_eq!(accepted.load(Ordering::SeqCst), 3);
+}
+
+#[test]
+fn what_must_not_be_sent_is_not() {
+    let (url, accepted) = server(|_| None);
+    let bench = Bench::new(Permissions { allow_hosts: Some(vec!["127.0.0.1".to_owned()]), ..Permissions::default() });
+    for (call, expected) in [
+        (
+            ":command('keys', '*')",
+            "client:command: expected a command that neither blocks nor changes the connection, got KEYS (use SCAN)",
+        ),
+        (
+            ":command('BLPOP', 'a', 0)",
+            "client:command: expected a command that neither blocks nor changes the connection, got BLPOP",
+        ),
+        (
+            ":command('xread', 'block', 0)",
+            "client:command: expected a command that neither blocks nor changes the connection, got XREAD",
+        ),
+        (
+            ":command('SELECT', 3)",
+            "client:command: expected a command that neither blocks nor changes the connection, got SELECT",
+        ),
+        (
+            ":command('a b')",
+            "client:command: argument 1: expected the name of a command, such as \"LRANGE\", got \"a b\"",
+        ),
+        (":command('GET', {})", "client:command: argument 2: expected text or a number, got a table"),
+        (":llen()", "client:llen: argument 1: expected a key, got nil"),
+        (":llen('a', 'b')", "client:llen: expected at most 1 argument, got 2"),
+        (".llen('a')", "client:llen: expected a call with a colon, got one with a dot"),
+        (":llenn('a')", "a redis client has no method \"llenn\", did you mean llen?"),
+    ] {
+        assert_eq!(redis(&bench, &url, "{}", call), expected, "{call}");
+    }
+    for (url, expected) in [
+        (
+            "http://h",
+            "redis.connect: argument 1: expected a URL such as \"redis://127.0.0.1:6379/0\", got \"http://h\"",
+        ),
+        (
+            "redis://h/x",
+            "redis.connect: argument 1: expected a URL such as \"redis://127.0.0.1:6379/0\", got \"redis://h/x\"",
+        ),
+        ("rediss://h", "redis.connect: argument 1: expected redis://, got rediss:// (Redis over TLS is not supported)"),
+        ("redis://elsewhere", "redis.connect: the host's allow_hosts does not list \"elsewhere:6379\""),
+    ] {
+        assert_eq!(redis(&bench, url, "{}", ""), expected);
+    }
+    let error = redis(&bench, "redis://:hunter2@h", "{}", "");
+    assert!(error.contains("without user and password") && !error.contains("hunter2"), "{error}");
+    assert_eq!(accepted.load(Ordering::SeqCst), 0);
+}
+
+/// A genuine server on a port of its own; none where the program is not on the path.
+struct Genuine {
+    child: Child,
+    port: u16,
+    _folder: tempfile::TempDir,
+}
+
+impl Genuine {
+    fn start() -> Option<Self> {
+        let folder = tempfile::tempdir().unwrap();
+        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let mut command = Command::new("redis-server");
+        command.args([
+            "--port",
+            &port.to_string(),
+            "--bind",
+            "127.0.0.1",
+            "--save",
+            "",
+            "--requirepass",
+            "s3cret",
+            "--dir",
+        ]);
+        let child = command.arg(folder.path()).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn();
+        let Ok(child) = child else {
+            eprintln!("skipped: redis-server is not on the path");
+            return None;
+        };
+        let start = Instant::now();
+        while TcpStream::connect(("127.0.0.1", port)).is_err() {
+            assert!(start.elapsed() < Duration::from_secs(60), "redis-server answers");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        Some(Self { child, port, _folder: folder })
+    }
+}
+
+impl Drop for Genuine {
+    fn drop(&mut self) {
+        drop(self.child.kill());
+        drop(self.child.wait());
+    }
+}
+
+#[test]
+fn a_genuine_server_answers() {
+    let Some(redis) = Genuine::start() else { return };
+    let mut bench = Bench::new(Permissions::default());
+    bench.hook = Hook::Warmer;
+    let chunk = format!(
+        r#"
+        local client = require("setpoint.redis").connect("redis://127.0.0.1:{}/2", {{ password = "s3cret" }})
+        assert(client:llen("jobs") == 0 and client:get("none") == nil and not client:exists("none"))
+        assert(client:command("rpush", "jobs", "a", "b", 3) == 3 and client:llen("jobs") == 3)
+        assert(table.concat(client:command("LRANGE", "jobs", 0, -1), " ") == "a b 3")
+        assert(client:set("k", 1.5, {{ ex = "60s" }}) and not client:set("k", 2, {{ nx = true }}))
+        assert(client:get("k") == "1.5" and client:exists("k") and client:command("ttl", "k") > 50)
+        assert(client:command("MGET", "k", "none")[2] == false)
+        client:command("sadd", "s", 1, 2) client:command("zadd", "z", 1, "a") client:command("hset", "h", "f", "v")
+        client:command("xadd", "x", "*", "f", "v")
+        assert(client:scard("s") == 2 and client:zcard("z") == 1 and client:hlen("h") == 1 and client:xlen("x") == 1)
+        assert(client:command("dbsize") == 6)
+        local ok, err = pcall(client.llen, client, "k")
+        assert(not ok and tostring(err):find("WRONGTYPE", 1, true))
+        return tostring(client)
+        "#,
+        redis.port
+    );
+    assert_eq!(bench.run::<String>(&chunk).unwrap(), format!("redis://127.0.0.1:{}/2", redis.port));
+    let url = format!("redis://127.0.0.1:{}", redis.port);
+    let error = self::redis(&bench, &url, "{ password = 'hunter2' }", ":llen('a')");
+    assert!(error.contains("the server refused the user or password") && !error.contains("hunter2"), "{error}");
+    let error = self::redis(&bench, &url, "{}", ":llen('a')");
+    assert!(error.contains("NOAUTH"), "{error}");
+}
