@@ -31,7 +31,7 @@ fn committed_types_are_what_the_tables_say() {
     let mut committed: Vec<_> =
         fs::read_dir(folder().join("setpoint")).unwrap().map(|entry| entry.unwrap().file_name()).collect();
     committed.sort();
-    let mut named: Vec<_> =
+    let mut named: Vec<std::ffi::OsString> =
         expected.iter().filter_map(|(name, _)| Some(name.strip_prefix("setpoint/")?.into())).collect();
     named.sort();
     assert_eq!(committed, named, "no file of a module that is gone");
