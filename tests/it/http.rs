@@ -2,22 +2,24 @@
 #![cfg(feature = "http")]
 #![expect(clippy::unwrap_used, reason = "a test that fails says where")]
 
+mod events;
 pub(crate) mod fake;
+mod gate;
+mod metrics;
 
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::time::Duration;
 
 use reqwest::{Client, Method, StatusCode};
 use serde_json::{Value, json};
 use setpoint::core::model::{PolicyName, Sample};
-use setpoint::http::{HttpConfig, bind};
+use setpoint::http::bind;
 use setpoint::runtime::record::Ended;
-use setpoint::runtime::view::{Command, Health, StreamEvent, Totals};
+use setpoint::runtime::view::{Command, Health};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
-use self::fake::{Fake, policy, script_error, task};
+use self::fake::{Fake, script_error, task};
 
 /// Long enough for a machine that has a lot else to do.
 const GENEROUS: Duration = Duration::from_secs(60);
@@ -263,101 +265,6 @@ async fn commands_reach_the_engine_as_they_were_meant() {
 }
 
 #[tokio::test]
-async fn no_page_elsewhere_can_steer_it() {
-    let fake = Fake::start_with(
-        &["queue"],
-        HttpConfig { token: None, hosts: vec!["scale.example".into()] },
-        SocketAddr::from(([127, 0, 0, 1], 0)),
-    )
-    .await;
-    for (host, status) in [
-        ("localhost:1", 200),
-        ("127.0.0.1", 200),
-        ("[::1]:8080", 200),
-        ("scale.example", 200),
-        ("evil.example", 403),
-        ("localhost.evil.example", 403),
-        ("127.0.0.1.evil.example:8080", 403),
-        ("", 403),
-    ] {
-        let answer =
-            raw(&fake, format!("GET /v1/policies HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n").as_bytes())
-                .await;
-        assert!(answer.starts_with(&format!("HTTP/1.1 {status}")), "{host}: {answer}");
-    }
-    for request in [
-        "GET /v1/policies HTTP/1.0\r\n\r\n".to_owned(),
-        "GET /v1/policies HTTP/1.1\r\nHost: localhost\r\nHost: evil.example\r\nConnection: close\r\n\r\n".to_owned(),
-        "GET http://evil.example/v1/policies HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n".to_owned(),
-    ] {
-        let answer = raw(&fake, request.as_bytes()).await;
-        assert!(answer.contains(" 403 ") || answer.contains(" 400 "), "{request}: {answer}");
-    }
-
-    let own = format!("http://{}", fake.addr);
-    let cases = [
-        (None, None, Some("application/json"), 200),
-        (Some(own.as_str()), Some("same-origin"), Some("application/json; charset=utf-8"), 200),
-        (Some("http://evil.example"), None, Some("application/json"), 403),
-        (Some("null"), None, Some("application/json"), 403),
-        (Some("http://127.0.0.1:1"), None, Some("application/json"), 403),
-        (None, Some("cross-site"), Some("application/json"), 403),
-        (None, None, Some("text/plain"), 415),
-        (None, None, Some("application/x-www-form-urlencoded"), 415),
-        (None, None, None, 415),
-    ];
-    for (origin, site, content_type, status) in cases {
-        fake.take_commands();
-        let mut request = client().post(fake.url("/v1/policies/queue/pause")).body("{}");
-        for (header, value) in [("origin", origin), ("sec-fetch-site", site), ("content-type", content_type)] {
-            if let Some(value) = value {
-                request = request.header(header, value);
-            }
-        }
-        let response = request.send().await.unwrap();
-        assert_eq!(response.status(), status, "{origin:?} {site:?} {content_type:?}");
-        assert_eq!(fake.take_commands().is_empty(), status != 200, "nothing refused reaches the engine");
-    }
-
-    let page = client().get(fake.url("/")).send().await.unwrap();
-    let headers = page.headers();
-    let policy = headers["content-security-policy"].to_str().unwrap();
-    assert!(
-        policy.contains("default-src 'none'")
-            && policy.contains("frame-ancestors 'none'")
-            && !policy.contains("unsafe")
-    );
-    assert_eq!(headers["x-content-type-options"], "nosniff");
-    assert!(!headers.contains_key("access-control-allow-origin"));
-    fake.stop().await;
-}
-
-#[tokio::test]
-async fn a_token_is_needed_for_everything_that_says_something() {
-    let config = HttpConfig { token: Some("s3cret".into()), hosts: Vec::new() };
-    let fake = Fake::start_with(&["queue"], config, SocketAddr::from(([127, 0, 0, 1], 0))).await;
-    let status = async |path: &str, token: Option<&str>| {
-        let request = client().get(fake.url(path));
-        let request = token.map_or_else(|| client().get(fake.url(path)), |token| request.bearer_auth(token));
-        let response = request.send().await.unwrap();
-        assert_eq!(response.status() == 401, response.headers().contains_key("www-authenticate"));
-        response.status().as_u16()
-    };
-    for path in ["/v1/policies", "/v1/policies/queue", "/v1/tasks", "/v1/events", "/metrics", "/readyz", "/nowhere"] {
-        assert_eq!(status(path, None).await, 401, "{path}");
-        for wrong in ["", "s3cre", "s3cret2", "S3CRET"] {
-            assert_eq!(status(path, Some(wrong)).await, 401, "{path} {wrong}");
-        }
-    }
-    assert_eq!(status("/v1/policies", Some("s3cret")).await, 200);
-    // The page's files say nothing; it asks for the token itself.
-    for public in ["/healthz", "/", "/page.js", "/client.js", "/page.css"] {
-        assert_eq!(status(public, None).await, 200, "{public}");
-    }
-    fake.stop().await;
-}
-
-#[tokio::test]
 async fn binding_says_what_is_wrong_before_anything_starts() {
     let open: SocketAddr = "0.0.0.0:0".parse().unwrap();
     let refused = bind(open, false).await.unwrap_err();
@@ -399,91 +306,6 @@ async fn readiness_follows_the_engine() {
     fake.stop().await;
 }
 
-/// Reads a stream of events until it has the next one of interest.
-struct Events {
-    response: reqwest::Response,
-    buffer: String,
-}
-
-impl Events {
-    async fn open(fake: &Fake, path: &str) -> Self {
-        let response = client().get(fake.url(path)).send().await.unwrap();
-        assert_eq!(response.headers()["content-type"], "text/event-stream");
-        let mut events = Self { response, buffer: String::new() };
-        // The greeting: from here on nothing is missed.
-        assert!(events.block().await.unwrap().starts_with(':'));
-        events
-    }
-
-    async fn block(&mut self) -> Option<String> {
-        loop {
-            if let Some((block, rest)) = self.buffer.split_once("\n\n") {
-                let (block, rest) = (block.to_owned(), rest.to_owned());
-                self.buffer = rest;
-                return Some(block);
-            }
-            let chunk = tokio::time::timeout(GENEROUS, self.response.chunk()).await.expect("an event").unwrap()?;
-            self.buffer.push_str(std::str::from_utf8(&chunk).unwrap());
-        }
-    }
-
-    /// Name and data of the next event; none at the end of the stream.
-    async fn next(&mut self) -> Option<(String, Value)> {
-        loop {
-            let block = self.block().await?;
-            let field =
-                |name: &str| block.lines().find_map(|line| line.strip_prefix(name).map(|text| text.trim().to_owned()));
-            if let Some(name) = field("event:") {
-                return Some((name, serde_json::from_str(&field("data:").unwrap()).unwrap()));
-            }
-        }
-    }
-}
-
-#[tokio::test]
-async fn events_tell_everything_in_order() {
-    let fake = Fake::start(&["queue", "redis/mail"]).await;
-    let mut all = Events::open(&fake, "/v1/events").await;
-    let mut mail = Events::open(&fake, "/v1/events?policy=redis").await;
-
-    fake.tick("queue", |policy| policy.sample = Some(Sample::value(0.0)));
-    let snapshot = Arc::new(policy("redis/mail"));
-    fake.publisher.emit(StreamEvent::Decision(Arc::clone(&snapshot)));
-    fake.publisher.emit(StreamEvent::Task(Box::new(task("queue", 1)), Some("exit code 1".into())));
-    let (policy, error) = (PolicyName::from("queue"), script_error());
-    fake.publisher.emit(StreamEvent::Reload { policy: policy.clone(), generation: 4, error: None });
-    fake.publisher.emit(StreamEvent::Error { policy, error, held: "held at 4 tasks".into() });
-    fake.publisher.emit(StreamEvent::Policy(snapshot));
-
-    let mut names = Vec::new();
-    for _ in 0..6 {
-        let (name, data) = all.next().await.unwrap();
-        match name.as_str() {
-            "tick" => assert_eq!((&data["name"], &data["sample"]["value"]), (&json!("queue"), &json!(0.0))),
-            "task" => assert_eq!((&data["id"], &data["exit"]), (&json!("queue.1"), &json!("exit code 1"))),
-            "reload" => assert_eq!(data, json!({ "policy": "queue", "generation": 4, "error": null })),
-            "error" => assert_eq!((&data["held"], &data["error"]["line"]), (&json!("held at 4 tasks"), &json!(12))),
-            _ => assert_eq!(data["name"], "redis/mail"),
-        }
-        names.push(name);
-    }
-    assert_eq!(names, ["tick", "decision", "task", "reload", "error", "policy"]);
-    assert_eq!(mail.next().await.unwrap().0, "decision");
-    assert_eq!(mail.next().await.unwrap().0, "policy");
-
-    // Nothing runs between these on a single thread, so the stream falls behind.
-    for _ in 0..3000 {
-        fake.tick("queue", |_| {});
-    }
-    let (name, data) = all.next().await.unwrap();
-    assert_eq!(name, "lagged");
-    assert!(data["missed"].as_u64().unwrap() >= 1000, "{data}");
-    assert_eq!(all.next().await.unwrap().0, "tick");
-
-    fake.stop().await;
-    while all.next().await.is_some() {}
-}
-
 #[tokio::test]
 async fn the_chart_begins_with_what_happened_before() {
     let fake = Fake::start(&["queue"]).await;
@@ -514,78 +336,6 @@ async fn the_chart_begins_with_what_happened_before() {
         })
     );
     fake.stop().await;
-}
-
-#[tokio::test]
-async fn metrics_are_what_prometheus_reads() {
-    let odd = "odd \"name\"\\\nwith/everything";
-    let fake = Fake::start(&["queue", odd]).await;
-    fake.change("queue", |policy| policy.script.refused = Some(script_error()));
-    fake.change(odd, |policy| policy.sample = Some(Sample::Error { message: "no".into() }));
-    fake.publisher.set_totals(Totals {
-        ticks: 812,
-        launched: 20,
-        killed: 3,
-        failed: 1,
-        reloads: 4,
-        reloads_refused: 2,
-        script_errors: [(("metric", "runtime"), 5)].into(),
-        lag: vec![(0.001, 10), (0.01, 12), (f64::INFINITY, 13)],
-        lag_sum: 0.25,
-        restricted: [("max", 7)].into(),
-        ..Totals::default()
-    });
-    let response = client().get(fake.url("/metrics")).send().await.unwrap();
-    assert_eq!(response.headers()["content-type"], "text/plain; version=0.0.4; charset=utf-8");
-    let text = response.text().await.unwrap();
-    for line in [
-        "setpoint_policy_sample{policy=\"queue\"} 7.0",
-        "setpoint_policy_sample_fresh{policy=\"odd \\\"name\\\"\\\\\\nwith/everything\"} 0.0",
-        "setpoint_policy_setpoint{policy=\"queue\"} 0.0",
-        "setpoint_policy_tasks{policy=\"queue\",state=\"running\"} 4",
-        "setpoint_policy_ticks_total{policy=\"queue\"} 812",
-        "setpoint_policy_generation{policy=\"queue\"} 3.0",
-        "setpoint_policy_script_differs{policy=\"queue\"} 1.0",
-        "setpoint_policy_paused{policy=\"queue\"} 0.0",
-        "setpoint_restricted_total{guard=\"max\"} 7",
-        "setpoint_tick_lag_seconds_bucket{le=\"0.01\"} 12",
-        "setpoint_tick_lag_seconds_bucket{le=\"+Inf\"} 13",
-        "setpoint_tick_lag_seconds_count 13",
-        "setpoint_tasks_launched_total 20",
-        "setpoint_reloads_total{result=\"refused\"} 2",
-        "setpoint_script_errors_total{hook=\"metric\",kind=\"runtime\"} 5",
-    ] {
-        assert!(text.lines().any(|got| got == line), "{line}\n{text}");
-    }
-    assert!(!text.contains("setpoint_policy_sample{policy=\"odd"), "an error is never a number");
-    for line in text.lines().filter(|line| !line.starts_with('#')) {
-        let name = line.split(['{', ' ']).next().unwrap();
-        let family = ["_bucket", "_sum", "_count"].iter().find_map(|suffix| name.strip_suffix(suffix)).unwrap_or(name);
-        assert!(text.contains(&format!("# TYPE {family} ")), "{line} has no type");
-    }
-    promtool(&text);
-    fake.stop().await;
-}
-
-/// Has the exposition judged by the real thing where it is installed.
-fn promtool(text: &str) {
-    use std::io::Write as _;
-    use std::process::{Command, Stdio};
-
-    let Some(promtool) = crate::page::find_tool("promtool") else {
-        crate::page::skipped("promtool is not installed");
-        return;
-    };
-    let mut child = Command::new(promtool)
-        .args(["check", "metrics"])
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
-    child.stdin.take().unwrap().write_all(text.as_bytes()).unwrap();
-    let output = child.wait_with_output().unwrap();
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
 }
 
 #[tokio::test]

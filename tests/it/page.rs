@@ -14,7 +14,6 @@ use setpoint::http::HttpConfig;
 use setpoint::runtime::view::{Command, StreamEvent};
 
 use self::browser::{Browser, with_browser};
-pub(crate) use self::browser::{find_tool, skipped};
 use crate::http::fake::{Fake, script_error, task};
 
 const CHART: &str = "document.querySelector('svg.chart')";

@@ -1,9 +1,8 @@
 //! A real Chromium, driven through chromedriver.
 
-use std::ffi::OsString;
 use std::io::{BufRead as _, BufReader};
 use std::os::unix::process::CommandExt as _;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -11,27 +10,10 @@ use fantoccini::{Client, ClientBuilder};
 use hyper_util::client::legacy::connect::HttpConnector;
 use serde_json::{Value, json};
 
+use crate::support::tool;
+
 /// Long enough for a machine that has a lot else to do.
 const GENEROUS: Duration = Duration::from_secs(60);
-
-/// A tool by name: from the folder that `SETPOINT_TEST_TOOLS` names, else from the path.
-pub(crate) fn find_tool(name: &str) -> Option<PathBuf> {
-    let own = std::env::var_os("SETPOINT_TEST_TOOLS").map(PathBuf::from);
-    let own = own.iter().flat_map(|dir| [dir.clone(), dir.join("bin"), dir.join("usr/bin")]);
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    own.chain(std::env::split_paths(&path)).map(|dir| dir.join(name)).find(|file| file.is_file())
-}
-
-/// Says that a test did not do its work.
-#[expect(clippy::print_stderr, reason = "the test runner shows it")]
-pub(crate) fn skipped(why: &str) {
-    eprintln!("skipped: {why}");
-}
-
-/// Whether this is a run that may not leave anything out.
-fn is_ci() -> bool {
-    std::env::var_os("CI") == Some(OsString::from("true"))
-}
 
 /// The driver's process and its scratch folder; both end with it.
 struct Driver {
@@ -86,20 +68,13 @@ pub(crate) struct Browser {
 /// Runs `story` in a browser of its own and ends that whatever comes of it. Without chromedriver it is skipped, but
 /// for CI, where that is a failure.
 pub(crate) async fn with_browser<F: Future<Output = ()> + Send + 'static>(story: impl FnOnce(Browser) -> F) {
-    let Some(chromedriver) = find_tool("chromedriver") else {
-        assert!(!is_ci(), "chromedriver is needed: apt-get install chromium chromium-driver");
-        skipped("chromedriver is not installed");
-        return;
-    };
+    let (Some(chromedriver), Some(chromium)) = (tool("chromedriver"), tool("chromium")) else { return };
     let driver = Driver::start(&chromedriver);
-    let mut options = json!({ "args": [
+    let options = json!({ "binary": chromium, "args": [
         "--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--window-size=1200,900",
         "--disable-background-networking", "--disable-component-update", "--no-first-run", "--no-proxy-server",
         format!("--user-data-dir={}", driver.profile.path().display()),
     ]});
-    if let Some(chromium) = find_tool("chromium") {
-        options["binary"] = json!(chromium);
-    }
     let capabilities = json!({
         "browserName": "chrome", "goog:chromeOptions": options, "goog:loggingPrefs": { "browser": "ALL" },
     });
