@@ -31,8 +31,10 @@ fn committed_types_are_what_the_tables_say() {
     let mut committed: Vec<_> =
         fs::read_dir(folder().join("setpoint")).unwrap().map(|entry| entry.unwrap().file_name()).collect();
     committed.sort();
-    let mut named: Vec<_> =
-        expected.iter().filter_map(|(name, _)| Some(name.strip_prefix("setpoint/")?.into())).collect();
+    let mut named: Vec<_> = expected
+        .iter()
+        .filter_map(|(name, _)| Some(std::ffi::OsString::from(name.strip_prefix("setpoint/")?)))
+        .collect();
     named.sort();
     assert_eq!(committed, named, "no file of a module that is gone");
 }

@@ -16,7 +16,7 @@ use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
 use setpoint::core::decision::{LawState, PolicyState, RampState, UpDownCount};
 use setpoint::core::intent::By;
-use setpoint::core::ledger::{LedgerState, Task};
+use setpoint::core::ledger::{Departed, LedgerState, Task};
 use setpoint::core::model::{Placement, Point, PolicyName, TaskId, TaskState};
 use setpoint::core::policy::{Command as TaskCommand, PortSpec, TaskTemplate};
 use setpoint::core::time::Timestamp;
@@ -57,7 +57,8 @@ fn policy(seed: u64) -> PolicyRecord {
             failures: 2,
             streak: 1,
             backoff_until: Some(at + Duration::from_secs(9)),
-            departed: VecDeque::from([at]),
+            departed: VecDeque::from([Departed { ready: at, gone: at + Duration::from_millis(7) }]),
+            failed_at: Some(at),
         },
         script_state: Some(format!("{{\"n\":{seed},\"text\":\"\\u0000 ü\"}}")),
         ticks: seed,
