@@ -16,14 +16,19 @@ pub(crate) struct NewFile {
     pub(crate) text: String,
 }
 
+/// How many files an error names.
+const NAMED: usize = 3;
+
 /// Writes all of the files or, when one of them is in the way and `force` is not set, none.
 pub(crate) fn write_all(files: &[NewFile], force: bool) -> Result<(), CliError> {
     let there: Vec<_> = files.iter().filter(|file| file.path.symlink_metadata().is_ok()).collect();
     if !force && !there.is_empty() {
-        let names: Vec<_> = there.iter().map(|file| format!("`{}`", file.path.display())).collect();
-        let verb = if names.len() == 1 { "is" } else { "are" };
-        return Err(CliError::new(Exit::Io, format!("{} {verb} already there; nothing was written", names.join(", ")))
-            .hint("--force overwrites"));
+        let mut names: Vec<_> = there.iter().take(NAMED).map(|file| format!("`{}`", file.path.display())).collect();
+        if there.len() > NAMED {
+            names.push(format!("{} more", there.len() - NAMED));
+        }
+        let text = format!("already there, so nothing was written: {}", names.join(", "));
+        return Err(CliError::new(Exit::Io, text).hint("--force overwrites"));
     }
     for file in files {
         write(file, force).map_err(|error| CliError::io(format!("cannot write `{}`", file.path.display()), error))?;

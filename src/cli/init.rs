@@ -2,12 +2,10 @@
 
 use std::path::PathBuf;
 
-use setpoint::script::api::types::luacats;
-
 use super::exit::{CliError, Exit};
 use super::files::{self, NewFile};
-use super::names::{LUARC_FILE, POLICY_SUFFIX, SPEC_SUFFIX, TYPES_FILE};
-use super::term;
+use super::names::{LUARC_FILE, POLICY_SUFFIX, SPEC_SUFFIX, TYPES_FOLDER};
+use super::{term, types};
 
 /// What `init` takes.
 #[derive(Debug, clap::Args)]
@@ -42,15 +40,17 @@ pub(crate) fn run(args: &Args) -> Result<Exit, CliError> {
     let Args { dir, name, force } = args;
     let policy = dir.join(format!("{name}{POLICY_SUFFIX}"));
     let named = |template: &str| template.replace("NAME", name);
-    let files = [
+    let own = [
         NewFile { path: policy.clone(), text: named(POLICY) },
         NewFile { path: dir.join(format!("{name}{SPEC_SUFFIX}")), text: named(SPEC) },
         NewFile { path: dir.join(LUARC_FILE), text: LUARC.to_owned() },
-        NewFile { path: dir.join(TYPES_FILE), text: luacats() },
     ];
+    let said = files::list(&own);
+    let files: Vec<_> = own.into_iter().chain(types::files(dir)).collect();
     files::write_all(&files, *force)?;
-    let path = policy.display();
-    term::print(&format!("{}\nnext: setpoint check {path}\n      setpoint run {path}\n", files::list(&files)))?;
+    let (path, types) = (policy.display(), dir.join(TYPES_FOLDER));
+    let types = types.display();
+    term::print(&format!("{said}wrote {types}/\n\nnext: setpoint check {path}\n      setpoint run {path}\n"))?;
     Ok(Exit::Ok)
 }
 

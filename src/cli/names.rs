@@ -15,7 +15,7 @@ pub(crate) const ENV_CONFIG: &str = env::CONFIG.name;
 pub(crate) const POLICY_SUFFIX: &str = ".lua";
 /// What a spec's file ends in; such files are no policies.
 pub(crate) const SPEC_SUFFIX: &str = "_test.lua";
-/// The editor types, below a policy folder.
-pub(crate) const TYPES_FILE: &str = "types/setpoint.lua";
+/// The folder of the editor types, below a policy folder.
+pub(crate) const TYPES_FOLDER: &str = "types";
 /// The settings of the Lua language server, in a policy folder.
 pub(crate) const LUARC_FILE: &str = ".luarc.json";

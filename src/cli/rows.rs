@@ -235,7 +235,7 @@ mod tests {
         insta::assert_snapshot!(text, @r"
         POLICY          TASKS  IN FLIGHT   SAMPLE  SETPOINT  LAST DECISION
         queue             4/5          1     7.25         0  launch 1: max is 5: +3 → +1
-        caches/eu-west      2          0  missing         -  caches.lua:3: metric: boom · paused for 5m more (…
+        caches/eu-west      2          0  missing         -  caches.lua:3: metric: boom · paused for 5m mor…
         new                 0          0        -         -  -
         ");
         for width in [0, 1, 10, 40, 60, 79] {

@@ -1,12 +1,12 @@
 //! `setpoint types`: the editor types of everything that a policy may use.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-use setpoint::script::api::types::luacats;
+use setpoint::script::api::types::{self, luacats};
 
 use super::exit::{CliError, Exit};
 use super::files::{self, NewFile};
-use super::names::TYPES_FILE;
+use super::names::TYPES_FOLDER;
 use super::term;
 
 /// What `types` takes.
@@ -18,10 +18,10 @@ pub(crate) struct Args {
 }
 
 pub(crate) const EXAMPLES: &str = "\
-The file is generated and belongs to this version of setpoint, so an older one is overwritten.
+The files are generated and belong to this version of setpoint, so older ones are overwritten.
 
 Examples:
-  setpoint types .       writes ./types/setpoint.lua
+  setpoint types .       writes ./types/setpoint.lua and what it needs
   setpoint types | less";
 
 /// Writes the file, or prints it.
@@ -29,10 +29,16 @@ pub(crate) fn run(args: &Args) -> Result<Exit, CliError> {
     match &args.dir {
         None => term::print(&luacats())?,
         Some(dir) => {
-            let files = [NewFile { path: dir.join(TYPES_FILE), text: luacats() }];
+            let files = files(dir);
             files::write_all(&files, true)?;
             term::print(&files::list(&files))?;
         }
     }
     Ok(Exit::Ok)
+}
+
+/// All files of the types, below `types/` of a policy folder.
+pub(crate) fn files(dir: &Path) -> Vec<NewFile> {
+    let folder = dir.join(TYPES_FOLDER);
+    types::files().into_iter().map(|(name, text)| NewFile { path: folder.join(name), text }).collect()
 }

@@ -335,7 +335,7 @@ fn init_writes_what_an_editor_needs_and_overwrites_nothing() {
     wrote policies/mail.lua
     wrote policies/mail_test.lua
     wrote policies/.luarc.json
-    wrote policies/types/setpoint.lua
+    wrote policies/types/
 
     next: setpoint check policies/mail.lua
           setpoint run policies/mail.lua
@@ -351,7 +351,7 @@ fn init_writes_what_an_editor_needs_and_overwrites_nothing() {
     assert_snapshot!(setpoint_in(dir.path(), &["init", "policies", "--name", "mail"]), @r"
     exit 74
     --- stderr
-    error: `policies/mail.lua`, `policies/mail_test.lua`, `policies/.luarc.json`, `policies/types/setpoint.lua` are already there; nothing was written
+    error: already there, so nothing was written: `policies/mail.lua`, `policies/mail_test.lua`, `policies/.luarc.json`, 12 more
     hint: --force overwrites
     ");
     assert_eq!(read("mail.lua"), "mine");
@@ -416,10 +416,10 @@ fn a_run_that_cannot_listen_starts_nothing() {
         hint: --listen takes another address, 127.0.0.1:0 any free port; --no-listen does without
         ");
         assert_snapshot!(setpoint(&["run", "thermostat", "--listen", "0.0.0.0:0"]), @r"
-        exit 77
+        exit 78
         --- stderr
-        error: `0.0.0.0:0` is reachable from other machines and no token is set: set one, or listen on 127.0.0.1; nothing was started
-        hint: --token sets a token; --listen 127.0.0.1:8080 needs none
+        error: --listen: listening on `0.0.0.0:0`, beyond loopback, needs a token; nothing was started
+        hint: set `SETPOINT_TOKEN`, or `token` in `[http]` of `setpoint.toml`
         ");
     });
 }
