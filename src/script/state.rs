@@ -3,7 +3,7 @@
 use mlua::{Lua, Table, Value};
 use serde_json::{Map, Number};
 
-use super::convert::describe;
+use super::convert::{describe, finite};
 
 /// Deepest nesting.
 const DEPTH: usize = 32;
@@ -107,7 +107,7 @@ impl Walk {
                     fields.insert(name, value);
                 }
                 Value::Integer(_) | Value::Number(_) => {
-                    let index = key.as_f64().unwrap_or(f64::NAN);
+                    let index = finite(&key, "a key").unwrap_or(0.0);
                     if index.fract() != 0.0 || index < 1.0 {
                         return Err(self.odd_key(&key));
                     }
