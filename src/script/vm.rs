@@ -19,7 +19,7 @@ use tokio_util::sync::PollSemaphore;
 use crate::core::model::PolicyName;
 
 use super::call::{CallScope, HostShared};
-use super::error::{Raised, ScriptError, ScriptErrorKind};
+use super::error::{ScriptError, ScriptErrorKind};
 use super::fault::{Fault, PRELUDE, Sources};
 use super::meter::{Answer, Budget, Meter, Trip};
 use super::pool::Pool;
@@ -163,6 +163,7 @@ impl Vm {
             deadline: deadline.into_std(),
             spent: Duration::ZERO,
             tripped: None,
+            yielded: false,
             random: fastrand::Rng::with_seed(seed(&job)),
         };
         let mut turn = PollSemaphore::new(Arc::clone(&self.turn));
@@ -176,6 +177,7 @@ impl Vm {
             };
             CallScope::set_current(&self.lua, Some(Arc::clone(&job.scope)));
             let polled = self.meter.run(&mut budget, || {
+                self.make_room()?;
                 let call = match &mut running {
                     Some(call) => call,
                     None => running.insert(self.start(&job, arguments.take())?),
@@ -191,13 +193,18 @@ impl Vm {
                     None => Err(Fault::Result("the call ended twice".to_owned())),
                 },
                 Ok(Poll::Ready(Err(error))) => Err(Fault::Lua(error)),
-                Ok(Poll::Pending) => match over.as_mut().poll(cx) {
-                    Poll::Pending => {
+                Ok(Poll::Pending) => {
+                    let late = over.as_mut().poll(cx).is_ready();
+                    if !late || budget.yielded {
+                        // A call that was computing goes on until the meter stops it, which knows where.
+                        if late {
+                            cx.waker().wake_by_ref();
+                        }
                         drop(permit);
                         return Poll::Pending;
                     }
-                    Poll::Ready(()) => Err(Fault::Limit(Trip::Deadline, None)),
-                },
+                    Err(Fault::Limit(Trip::Deadline, None))
+                }
             };
             let result = match budget.tripped {
                 Some(trip) => Err(Fault::Limit(trip, self.meter.take_trace())),
@@ -227,22 +234,28 @@ impl Vm {
         job.thread.clone().into_async(arguments)
     }
 
+    /// Collects garbage when much of the memory is in use. Luau collects by its own schedule and not when an allocation
+    /// fails, so without this the garbage of one call could be the next one's memory error. On the call's account.
+    fn make_room(&self) -> mlua::Result<()> {
+        if self.lua.used_memory() > self.limits().memory / 2 {
+            self.lua.gc_collect()?;
+        }
+        Ok(())
+    }
+
     /// Leaves the VM as the next call needs it.
     fn clean_up<R>(&self, job: &Job<'_>, result: &Result<R, Fault>) {
-        let Err(fault) = result else { return };
+        if result.is_ok() {
+            return;
+        }
         // A coroutine that was left in the middle holds its stack, and whatever it waits for.
         if let Err(error) = job.thread.reset(self.idle.clone()) {
             tracing::debug!(%error, policy = %job.scope.policy, "a failed call's coroutine cannot be reset");
         }
-        if matches!(fault, Fault::Lua(error) if is_memory(error)) {
-            // Luau collects by its own schedule and not when memory is short, so garbage may fill it.
-            if let Err(error) = self.lua.gc_collect() {
-                tracing::debug!(%error, policy = %job.scope.policy, "cannot collect garbage");
-            }
-        }
     }
 
     /// Bytes that the VM holds now.
+    #[cfg(test)]
     pub(super) fn memory(&self) -> usize {
         self.lua.used_memory()
     }
@@ -278,18 +291,6 @@ fn install_interrupt(lua: &Lua, meter: &Arc<Meter>) {
             })))
         }
     });
-}
-
-fn is_memory(error: &mlua::Error) -> bool {
-    match error {
-        mlua::Error::MemoryError(_) => true,
-        mlua::Error::RuntimeError(text) => text.contains("not enough memory"),
-        mlua::Error::CallbackError { cause, .. } | mlua::Error::WithContext { cause, .. } => is_memory(cause),
-        mlua::Error::ExternalError(cause) => {
-            cause.downcast_ref::<Raised>().is_some_and(|raised| raised.kind == ScriptErrorKind::Memory)
-        }
-        _ => false,
-    }
 }
 
 /// The same for the same policy, function and tick, so that a replay draws the same numbers (FNV-1a).

