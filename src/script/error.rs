@@ -142,15 +142,12 @@ impl fmt::Display for Report<'_> {
             let source = source.trim_end().replace('\t', " ");
             write!(f, "\n{:gutter$} |\n{line} | {source}\n{:gutter$} | ", "", "")?;
             let width = source.chars().count();
-            match error.column {
-                Some(column) => {
-                    let before = (column as usize).saturating_sub(1).min(width);
-                    write!(f, "{:before$}^", "")?;
-                }
-                None => {
-                    let indent = source.chars().take_while(|c| c.is_whitespace()).count();
-                    write!(f, "{:indent$}{}", "", "^".repeat((width - indent).max(1)))?;
-                }
+            if let Some(column) = error.column {
+                let before = (column as usize).saturating_sub(1).min(width);
+                write!(f, "{:before$}^", "")?;
+            } else {
+                let indent = source.chars().take_while(|c| c.is_whitespace()).count();
+                write!(f, "{:indent$}{}", "", "^".repeat((width - indent).max(1)))?;
             }
         }
         for call in &error.calls {

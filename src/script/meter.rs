@@ -119,7 +119,7 @@ impl Meter {
         }
         let questions = self.questions.load(Ordering::Relaxed).wrapping_add(1);
         self.questions.store(questions, Ordering::Relaxed);
-        if questions % QUESTIONS_PER_LOOK != 0 {
+        if !questions.is_multiple_of(QUESTIONS_PER_LOOK) {
             return Answer::Continue;
         }
         let now = self.now();
@@ -215,7 +215,7 @@ mod tests {
                     Answer::Continue => {}
                     Answer::Yield => yields += 1,
                     Answer::Raise(Trip::Cpu, true) => break yields,
-                    other => panic!("{other:?}"),
+                    other @ Answer::Raise(..) => panic!("{other:?}"),
                 }
             }
         });

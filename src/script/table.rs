@@ -89,15 +89,11 @@ pub(super) fn policy(table: &Table, backends: &Backends<'_>, found: &mut Finding
     let control = control(node.table("control", found).as_ref(), functions.decide.is_some(), found);
     let warmer = actuator(&node, "warmer", &mut functions.warmer, found);
     let cooler = actuator(&node, "cooler", &mut functions.cooler, found);
-    let workload = match node.table("workload", found) {
-        Some(table) => Some(workload(&table, &control.law, backends, &mut functions, found)),
-        None => {
-            if !node.has("workload") {
-                found.problem("workload", "expected a table that says what to run, got nil");
-            }
-            None
-        }
-    };
+    if !node.has("workload") {
+        found.problem("workload", "expected a table that says what to run, got nil");
+    }
+    let workload =
+        node.table("workload", found).map(|table| workload(&table, &control.law, backends, &mut functions, found));
     if let Some(workload) = &workload {
         launching(workload, &warmer, &cooler, found);
     }

@@ -34,8 +34,8 @@ impl Bench {
 
     pub(crate) fn with(limits: Limits) -> Self {
         let permissions = Permissions::default();
-        let host = ScriptHost::new(limits, permissions, tokio::runtime::Handle::current(), 2).unwrap();
-        Self { host, folder: tempfile::tempdir().unwrap() }
+        let host = ScriptHost::new(limits, permissions, tokio::runtime::Handle::current(), 2).expect("script threads");
+        Self { host, folder: tempfile::tempdir().expect("a folder") }
     }
 
     pub(crate) fn request(&self, source: &str) -> LoadRequest {
@@ -667,7 +667,7 @@ async fn the_library_is_lua_5_1_bounded_and_deterministic() {
         local big = ("ab"):rep(3000000)
         local at, to = (big .. "needle"):find("needle")
         assert(at == 6000001 and to == 6000006)
-        assert(select('#', big:find("needle", 1, true)) == 1 and big:find("b", -1, true) == 6000000)
+        assert(big:find("needle", 1, true) == nil and big:find("b", -1, true) == 6000000)
         local t = { 3, 1, 2 }
         table.sort(t) assert(table.concat(t, ",") == "1,2,3")
         table.sort(t, function(a, b) return a > b end) assert(t[1] == 3)
