@@ -8,6 +8,7 @@
 
 use std::future::poll_fn;
 use std::pin::{Pin, pin};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::task::Poll;
 use std::time::{Duration, SystemTime};
@@ -39,6 +40,8 @@ pub(super) struct Vm {
     idle: Function,
     turn: Arc<Semaphore>,
     meter: Arc<Meter>,
+    /// Bytes in use after the last collection of `make_room`.
+    live: AtomicUsize,
 }
 
 /// One call.
@@ -89,7 +92,19 @@ impl Vm {
         lua.set_memory_limit(shared.limits.memory)?;
         install_interrupt(&lua, &meter);
         let turn = Arc::new(Semaphore::new(1));
-        Ok(Arc::new(Self { lua, shared, pool, sources, chunk, name, environment, idle, turn, meter }))
+        Ok(Arc::new(Self {
+            lua,
+            shared,
+            pool,
+            sources,
+            chunk,
+            name,
+            environment,
+            idle,
+            turn,
+            meter,
+            live: AtomicUsize::new(0),
+        }))
     }
 
     /// Limits on scripts.
@@ -232,11 +247,15 @@ impl Vm {
         job.thread.clone().into_async(arguments)
     }
 
-    /// Collects garbage when much of the memory is in use. Luau collects by its own schedule and not when an allocation
-    /// fails, so without this the garbage of one call could be the next one's memory error. On the call's account.
+    /// Collects garbage when half of the room that the last collection left is filled. Luau collects by its own schedule
+    /// and not when an allocation fails, so without this the garbage of one call could be the next one's memory error. On
+    /// the call's account.
     fn make_room(&self) -> mlua::Result<()> {
-        if self.lua.used_memory() > self.limits().memory / 2 {
+        let limit = self.limits().memory;
+        let live = self.live.load(Ordering::Relaxed);
+        if self.lua.used_memory() > live + limit.saturating_sub(live) / 2 {
             self.lua.gc_collect()?;
+            self.live.store(self.lua.used_memory(), Ordering::Relaxed);
         }
         Ok(())
     }
@@ -334,7 +353,7 @@ impl<T: Send + 'static> Drop for Held<T> {
 
 #[cfg(test)]
 pub(super) mod tests {
-    use std::sync::atomic::{AtomicBool, Ordering};
+    use std::sync::atomic::AtomicBool;
 
     use mlua::Value;
     use tokio::sync::Notify;
