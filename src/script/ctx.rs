@@ -140,14 +140,12 @@ impl CtxCell {
             inner.touched = true;
             inner.state.clone()
         };
-        match known {
-            Some(table) => Ok(table),
-            None => {
-                let table = lua.create_table()?;
-                self.lock().state = Some(table.clone());
-                Ok(table)
-            }
+        if let Some(table) = known {
+            return Ok(table);
         }
+        let table = lua.create_table()?;
+        self.lock().state = Some(table.clone());
+        Ok(table)
     }
 
     fn sample(&self, ctx: &Ctx) -> (Option<Sample>, Option<f64>) {

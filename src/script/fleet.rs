@@ -222,8 +222,12 @@ impl Inner {
             let allowed = vm.shared.permissions.allow_backends.as_deref();
             let (spec, functions) = policy(table, &Backends { known: &self.backends, allowed }, &mut found);
             if let Some((first, more)) = found.problems.split_first() {
-                let more: String = more.iter().take(3).map(|problem| format!(", and {}", problem.message)).collect();
-                return Err(format!("policy of row `{name}`: {}{more}", first.message));
+                let mut message = format!("policy of row `{name}`: {}", first.message);
+                for problem in more.iter().take(3) {
+                    message.push_str(", and ");
+                    message.push_str(&problem.message);
+                }
+                return Err(message);
             }
             let spec = Arc::new(spec);
             let allowance = Some(Arc::clone(&self.allowance));
@@ -305,5 +309,70 @@ mod tests {
         for json in [r#"{"name":"a.b-c_1"}"#, r#"{"name":"a/b"}"#, r#"{"name":""}"#, r#"{"name":3}"#, "{}", "3"] {
             assert!(check(json).is_err(), "{json}");
         }
+    }
+
+    #[tokio::test]
+    async fn rows_that_come_and_go_a_thousand_times_leave_nothing() {
+        let vm = crate::script::vm::tests::vm(&Arc::new(crate::script::pool::Pool::new(1).unwrap()));
+        let source = "local n = 0
+            return {
+              discover = function()
+                n = n + 1
+                return { { name = 'always' }, { name = 'row' .. n, n = n }, { name = 'other', n = n } }
+              end,
+              policy = function(row)
+                local kept = {}
+                return {
+                  workload = { command = 'x', max = 1 },
+                  metric = function(ctx) kept[#kept + 1] = ctx ctx.state.n = #ctx.tasks return #ctx.history end,
+                  target = 1,
+                }
+              end,
+            }";
+        let table: Table = vm.in_turn(|_| vm.compile("p.lua", &source.into()).unwrap().call(()).unwrap()).await;
+        let definition = definition(&table, &mut Findings::new()).unwrap();
+        let fleet = FleetScript::new(&vm, definition, vec!["local".to_owned()]).unwrap();
+        let ctx = Arc::new(crate::script::Ctx {
+            policy: "p/x".into(),
+            now: SystemTime::UNIX_EPOCH,
+            tick: 1,
+            sample: None,
+            setpoint: None,
+            history: Arc::default(),
+            tasks: Arc::default(),
+            running: 0,
+            in_flight: 0,
+            desired: 0,
+            bounds: crate::core::decision::Bounds { min: 0, max: 1 },
+        });
+        let wall = Duration::from_secs(60);
+        let mut after_ten = 0;
+        for round in 0..1000 {
+            for row in fleet.discover(wall).await.unwrap() {
+                let seen = row.policy.unwrap().script.observe(Arc::clone(&ctx), wall).await;
+                assert_eq!(seen.sample.fresh(), Some(0.0), "{:?}", seen.errors);
+            }
+            if round == 10 {
+                after_ten = settled(&vm, usize::MAX).await;
+            }
+        }
+        let after = settled(&vm, after_ten + (128 << 10)).await;
+        assert!(after <= after_ten + (128 << 10), "{after_ten} bytes after 10 rounds, {after} after 1000");
+    }
+
+    /// The VM's memory once rows have been let go of, which happens on the pool: waits until it is at most `enough`,
+    /// within reason.
+    async fn settled(vm: &Arc<Vm>, enough: usize) -> usize {
+        let mut memory = usize::MAX;
+        for _ in 0..2000 {
+            let work = Arc::clone(vm);
+            let collect =
+                async move { work.in_turn(|lua| lua.gc_collect().map(|()| lua.used_memory()).unwrap()).await };
+            memory = vm.pool.spawn(collect).await.unwrap();
+            if memory <= enough {
+                break;
+            }
+        }
+        memory
     }
 }

@@ -147,8 +147,9 @@ fn declare_params(vm: &Vm, table: &Table, found: &mut Findings) {
     }
 }
 
+/// The problems of a table as errors, in the order of the file.
 fn shape_errors(vm: &Vm, found: &Findings) -> Vec<ScriptError> {
-    found
+    let mut errors: Vec<ScriptError> = found
         .problems
         .iter()
         .map(|problem| {
@@ -158,7 +159,9 @@ fn shape_errors(vm: &Vm, found: &Findings) -> Vec<ScriptError> {
             vm.sources.locate(&vm.chunk, &path, &mut error);
             error
         })
-        .collect()
+        .collect();
+    errors.sort_by_key(|error| (error.line, error.column));
+    errors
 }
 
 fn hex(bytes: &[u8]) -> String {

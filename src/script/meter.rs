@@ -6,7 +6,7 @@
 //!
 //! The fields are atomics only because mlua asks for `Sync`; a VM runs on one thread at a time.
 
-use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -49,6 +49,8 @@ pub(super) struct Budget {
     pub(super) spent: Duration,
     /// The limit that it broke.
     pub(super) tripped: Option<Trip>,
+    /// Whether its last step ended, or may have ended, because its time slice was over.
+    pub(super) yielded: bool,
     /// Its random numbers: the same for the same policy, tick and function.
     pub(super) random: fastrand::Rng,
 }
@@ -64,6 +66,7 @@ pub(super) struct Meter {
     /// CPU time of the thread at which the budget is used up.
     cpu_end: AtomicU64,
     tripped: AtomicU8,
+    yielded: AtomicBool,
     /// Where the call was when it broke a limit.
     trace: Mutex<Option<String>>,
     random: Mutex<fastrand::Rng>,
@@ -78,6 +81,7 @@ impl Meter {
             deadline: AtomicU64::new(u64::MAX),
             cpu_end: AtomicU64::new(u64::MAX),
             tripped: AtomicU8::new(0),
+            yielded: AtomicBool::new(false),
             trace: Mutex::new(None),
             random: Mutex::new(fastrand::Rng::with_seed(0)),
         }
@@ -92,9 +96,11 @@ impl Meter {
         let left = budget.cpu.saturating_sub(budget.spent);
         self.cpu_end.store(nanos(start).saturating_add(nanos(left)), Ordering::Relaxed);
         self.tripped.store(encode(budget.tripped), Ordering::Relaxed);
+        self.yielded.store(false, Ordering::Relaxed);
         self.swap_random(&mut budget.random);
         let result = work();
         self.swap_random(&mut budget.random);
+        budget.yielded = self.yielded.load(Ordering::Relaxed);
         budget.tripped = decode(self.tripped.load(Ordering::Relaxed));
         self.tripped.store(0, Ordering::Relaxed);
         // Host code that runs in between (conversions) is not the script's.
@@ -113,7 +119,7 @@ impl Meter {
         }
         let questions = self.questions.load(Ordering::Relaxed).wrapping_add(1);
         self.questions.store(questions, Ordering::Relaxed);
-        if questions % QUESTIONS_PER_LOOK != 0 {
+        if !questions.is_multiple_of(QUESTIONS_PER_LOOK) {
             return Answer::Continue;
         }
         let now = self.now();
@@ -126,6 +132,7 @@ impl Meter {
             Trip::Deadline
         } else {
             self.look_at.store(now.saturating_add(nanos(SLICE)), Ordering::Relaxed);
+            self.yielded.store(true, Ordering::Relaxed);
             return Answer::Yield;
         };
         self.tripped.store(encode(Some(trip)), Ordering::Relaxed);
@@ -192,6 +199,7 @@ mod tests {
             deadline: Instant::now() + wall,
             spent: Duration::ZERO,
             tripped: None,
+            yielded: false,
             random: fastrand::Rng::with_seed(7),
         }
     }
@@ -207,7 +215,7 @@ mod tests {
                     Answer::Continue => {}
                     Answer::Yield => yields += 1,
                     Answer::Raise(Trip::Cpu, true) => break yields,
-                    other => panic!("{other:?}"),
+                    other @ Answer::Raise(..) => panic!("{other:?}"),
                 }
             }
         });

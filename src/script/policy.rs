@@ -485,10 +485,10 @@ impl Row {
         let limit = vm.limits().state;
         let json = vm
             .in_turn(move |_| {
-                let json = match state::is_empty(&table) {
-                    true => Ok(None),
-                    false => state::to_json("ctx.state", &Value::Table(table.clone()), limit)
-                        .map(|json| Some(json.to_string())),
+                let json = if state::is_empty(&table) {
+                    Ok(None)
+                } else {
+                    state::to_json("ctx.state", &Value::Table(table.clone()), limit).map(|json| Some(json.to_string()))
                 };
                 drop(table);
                 json

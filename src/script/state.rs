@@ -3,7 +3,7 @@
 use mlua::{Lua, Table, Value};
 use serde_json::{Map, Number};
 
-use super::convert::describe;
+use super::convert::{describe, finite};
 
 /// Deepest nesting.
 const DEPTH: usize = 32;
@@ -107,20 +107,20 @@ impl Walk {
                     fields.insert(name, value);
                 }
                 Value::Integer(_) | Value::Number(_) => {
-                    let index = key.as_f64().unwrap_or(f64::NAN);
+                    let index = finite(&key, "a key").unwrap_or(0.0);
                     if index.fract() != 0.0 || index < 1.0 {
                         return Err(self.odd_key(&key));
                     }
                     self.what.push_str(&format!("[{index}]"));
-                    list.push((index, self.value(&value, depth + 1)?));
+                    list.push((index as u64, self.value(&value, depth + 1)?));
                 }
                 other => return Err(format!("{}: expected keys of text, got {}", self.what, describe(other))),
             }
             self.what.truncate(before);
         }
-        list.sort_by(|a, b| a.0.total_cmp(&b.0));
-        if let Some((_, hole)) = list.iter().enumerate().find(|(at, (index, _))| *index != (at + 1) as f64) {
-            return Err(self.odd_key(&Value::Number(hole.0)));
+        list.sort_by_key(|(index, _)| *index);
+        if let Some(((hole, _), _)) = list.iter().zip(1..).find(|((index, _), expected)| index != expected) {
+            return Err(self.odd_key(&Value::Number(*hole as f64)));
         }
         match (list.is_empty(), fields.is_empty()) {
             (false, false) => Err(format!("{}: expected a list or named fields, got both in one table", self.what)),

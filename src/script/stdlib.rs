@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use mlua::{AnyUserData, Function, Lua, LuaString, MultiValue, Table, UserData, Value, Variadic};
+use mlua::{AnyUserData, Function, Lua, LuaString, Table, UserData, Value, Variadic};
 
 use super::call::{CallScope, HostShared};
 use super::convert::{describe, did_you_mean, quote};
@@ -146,11 +146,19 @@ impl Files {
 /// Makes the environment of policy files in a fresh VM.
 pub(super) fn environment(lua: &Lua, meter: &Arc<Meter>) -> mlua::Result<Table> {
     let host = lua.create_table()?;
-    host.raw_set("unknown", lua.create_function(unknown)?)?;
-    host.raw_set("sealed", lua.create_function(sealed)?)?;
+    host.raw_set(
+        "unknown",
+        lua.create_function(|_, (what, key, names): (String, Value, Vec<String>)| Ok(unknown(&what, &key, &names)))?,
+    )?;
+    host.raw_set("sealed", lua.create_function(|_, (what, key): (String, Value)| Ok(sealed(&what, &key)))?)?;
     host.raw_set("check_pattern", lua.create_function(check_pattern)?)?;
-    host.raw_set("find_plain", lua.create_function(find_plain)?)?;
-    host.raw_set("error_text", lua.create_function(error_text)?)?;
+    host.raw_set(
+        "find_plain",
+        lua.create_function(|_, (subject, needle, init): (LuaString, LuaString, Option<f64>)| {
+            Ok(find_plain(&subject.as_bytes(), &needle.as_bytes(), init))
+        })?,
+    )?;
+    host.raw_set("error_text", lua.create_function(|_, problem: Value| Ok(error_text(&problem)))?)?;
     host.raw_set("print", lua.create_function(print)?)?;
     host.raw_set("now", lua.create_function(|lua, ()| Ok(seconds(CallScope::current(lua)?.now)))?)?;
     host.raw_set("fleet", lua.create_function(fleet)?)?;
@@ -177,29 +185,25 @@ pub(super) fn seconds(time: SystemTime) -> f64 {
     }
 }
 
-fn unknown(_: &Lua, (what, key, names): (String, Value, Vec<String>)) -> mlua::Result<String> {
-    let name: String = match &key {
+fn unknown(what: &str, key: &Value, names: &[String]) -> String {
+    let name: String = match key {
         Value::String(text) => text.to_string_lossy().chars().take(60).collect(),
-        other => return Ok(format!("{what} has no {}", describe(other))),
+        other => return format!("{what} has no {}", describe(other)),
     };
     let hint = did_you_mean(&name, names.iter().map(String::as_str));
-    Ok(if what == "global" {
-        format!("undefined global `{name}`{hint}")
-    } else {
-        format!("{what} has no `{name}`{hint}")
-    })
+    if what == "global" { format!("undefined global `{name}`{hint}") } else { format!("{what} has no `{name}`{hint}") }
 }
 
-fn sealed(_: &Lua, (what, key): (String, Value)) -> mlua::Result<String> {
-    let name: String = match &key {
+fn sealed(what: &str, key: &Value) -> String {
+    let name: String = match key {
         Value::String(text) => text.to_string_lossy().chars().take(60).collect(),
         other => describe(other),
     };
-    Ok(if what == "global" {
+    if what == "global" {
         format!("assignment to the global `{name}`: write `local {name}` or `local function {name}`")
     } else {
         format!("{what} is read-only, and `{name}` cannot be set")
-    })
+    }
 }
 
 /// Refuses patterns whose single steps would take long: a set is walked for each character without a question.
@@ -230,31 +234,24 @@ fn check_pattern(_: &Lua, (subject, pattern): (LuaString, LuaString)) -> mlua::R
 }
 
 /// `string.find(s, p, init, true)` in linear time.
-fn find_plain(_: &Lua, (subject, needle, init): (LuaString, LuaString, Option<f64>)) -> mlua::Result<MultiValue> {
-    let (subject, needle) = (subject.as_bytes(), needle.as_bytes());
+fn find_plain(subject: &[u8], needle: &[u8], init: Option<f64>) -> (Option<f64>, Option<f64>) {
     let length = subject.len() as f64;
     let init = init.unwrap_or(1.0).trunc();
     let from = if init < 0.0 { (length + init).max(0.0) } else { (init - 1.0).max(0.0) };
     if from > length {
-        return Ok(MultiValue::from_vec(vec![Value::Nil]));
+        return (None, None);
     }
     let from = from as usize;
-    Ok(match memchr::memmem::find(&subject[from..], &needle) {
-        Some(at) => {
-            let first = from + at + 1;
-            let last = first + needle.len() - 1;
-            MultiValue::from_vec(vec![Value::Number(first as f64), Value::Number(last as f64)])
-        }
-        None => MultiValue::from_vec(vec![Value::Nil]),
-    })
+    let first = memchr::memmem::find(&subject[from..], needle).map(|at| from + at + 1);
+    (first.map(|first| first as f64), first.map(|first| (first + needle.len() - 1) as f64))
 }
 
-fn error_text(_: &Lua, problem: Value) -> mlua::Result<String> {
-    Ok(match &problem {
+fn error_text(problem: &Value) -> String {
+    match problem {
         Value::Error(error) => text_of(error),
         Value::UserData(_) => "userdata".to_owned(),
         other => describe(other),
-    })
+    }
 }
 
 /// `print`: a line in the log, within the call's output budget.
@@ -354,8 +351,8 @@ fn table_of(lua: &Lua, params: &[Param]) -> mlua::Result<Table> {
     let meta = lua.create_table()?;
     meta.raw_set(
         "__index",
-        lua.create_function(move |lua, (_, key): (Value, Value)| -> mlua::Result<()> {
-            Err(Raised::wrong(unknown(lua, ("params".to_owned(), key, names.clone()))?).into())
+        lua.create_function(move |_, (_, key): (Value, Value)| -> mlua::Result<()> {
+            Err(Raised::wrong(unknown("params", &key, &names)).into())
         })?,
     )?;
     meta.raw_set("__metatable", false)?;
@@ -369,15 +366,14 @@ fn find_module(lua: &Lua, name: String) -> mlua::Result<(bool, Value, Option<Fun
     let refuse = |message: String| Ok((false, Value::String(lua.create_string(message)?), None));
     if let Some(short) = name.strip_prefix("setpoint.") {
         let modules = api::modules();
-        return match modules.iter().find(|module| module.name == short) {
-            Some(module) => Ok((true, Value::Table((module.register)(lua)?), None)),
-            None if short == api::host::NAME => Ok((true, Value::Table(api::host::register(lua)?), None)),
-            None => {
-                let hint =
-                    did_you_mean(short, modules.iter().map(|module| module.name).chain(["params", api::host::NAME]));
-                refuse(format!("there is no module {}{hint}", quote(&name)))
-            }
-        };
+        if let Some(module) = modules.iter().find(|module| module.name == short) {
+            return Ok((true, Value::Table((module.register)(lua)?), None));
+        }
+        if short == api::host::NAME {
+            return Ok((true, Value::Table(api::host::register(lua)?), None));
+        }
+        let names = modules.iter().map(|module| module.name).chain(["params", api::host::NAME]);
+        return refuse(format!("there is no module {}{}", quote(&name), did_you_mean(short, names)));
     }
     if CallScope::current(lua)?.hook != Hook::Load {
         return refuse(format!("require of {}: files are required while the policy loads, at its top", quote(&name)));

@@ -89,19 +89,15 @@ pub(super) fn policy(table: &Table, backends: &Backends<'_>, found: &mut Finding
     let control = control(node.table("control", found).as_ref(), functions.decide.is_some(), found);
     let warmer = actuator(&node, "warmer", &mut functions.warmer, found);
     let cooler = actuator(&node, "cooler", &mut functions.cooler, found);
-    let workload = match node.table("workload", found) {
-        Some(table) => Some(workload(&table, &control.law, backends, &mut functions, found)),
-        None => {
-            if !node.has("workload") {
-                found.problem("workload", "expected a table that says what to run, got nil");
-            }
-            None
-        }
-    };
+    if !node.has("workload") {
+        found.problem("workload", "expected a table that says what to run, got nil");
+    }
+    let workload =
+        node.table("workload", found).map(|table| workload(&table, &control.law, backends, &mut functions, found));
     if let Some(workload) = &workload {
         launching(workload, &warmer, &cooler, found);
     }
-    needs(&control.law, &functions, &target, found);
+    needs(&node, &control.law, &functions, &target, found);
     let spec = PolicySpec {
         interval,
         workload: workload.unwrap_or_else(no_workload),
@@ -127,13 +123,13 @@ pub(super) fn policy(table: &Table, backends: &Backends<'_>, found: &mut Finding
 }
 
 /// What the law cannot do without.
-fn needs(law: &LawSpec, functions: &Functions, target: &Target, found: &mut Findings) {
+fn needs(node: &Node<'_>, law: &LawSpec, functions: &Functions, target: &Target, found: &mut Findings) {
     let name = law.name();
-    if functions.metric.is_none() && !matches!(law, LawSpec::Count { .. } | LawSpec::Decide) {
+    if !node.has("metric") && !matches!(law, LawSpec::Count { .. } | LawSpec::Decide) {
         found.problem("metric", format!("the law \"{name}\" needs the function metric(ctx), got nil"));
     }
     let absent = matches!(target, Target::Absent);
-    if absent && matches!(law, LawSpec::Proportional { .. } | LawSpec::Relay { .. }) {
+    if !node.has("target") && matches!(law, LawSpec::Proportional { .. } | LawSpec::Relay { .. }) {
         found.problem("target", format!("the law \"{name}\" needs a target, expected a number or a function, got nil"));
     }
     if functions.decide.is_some() && !matches!(law, LawSpec::Decide) {

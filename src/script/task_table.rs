@@ -60,8 +60,8 @@ pub(super) fn task(node: &Node<'_>, base: TaskTemplate, found: &mut Findings) ->
 /// A command: text for the shell, or a list that is run as it is.
 pub(super) fn command(value: &Value, path: &str, found: &mut Findings) -> Option<Command> {
     match value {
-        Value::String(_) => {
-            let text = value.as_string().map(|text| text.to_string_lossy()).unwrap_or_default();
+        Value::String(text) => {
+            let text = text.to_string_lossy();
             if text.trim().is_empty() || text.contains('\0') || text.len() > 128 << 10 {
                 found.problem(path, "expected a command, got nothing that a shell can run");
                 return None;

@@ -8,6 +8,7 @@
 
 use std::future::poll_fn;
 use std::pin::{Pin, pin};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::task::Poll;
 use std::time::{Duration, SystemTime};
@@ -19,7 +20,7 @@ use tokio_util::sync::PollSemaphore;
 use crate::core::model::PolicyName;
 
 use super::call::{CallScope, HostShared};
-use super::error::{Raised, ScriptError, ScriptErrorKind};
+use super::error::{ScriptError, ScriptErrorKind};
 use super::fault::{Fault, PRELUDE, Sources};
 use super::meter::{Answer, Budget, Meter, Trip};
 use super::pool::Pool;
@@ -39,6 +40,8 @@ pub(super) struct Vm {
     idle: Function,
     turn: Arc<Semaphore>,
     meter: Arc<Meter>,
+    /// Bytes in use after the last collection of `make_room`.
+    live: AtomicUsize,
 }
 
 /// One call.
@@ -89,7 +92,19 @@ impl Vm {
         lua.set_memory_limit(shared.limits.memory)?;
         install_interrupt(&lua, &meter);
         let turn = Arc::new(Semaphore::new(1));
-        Ok(Arc::new(Self { lua, shared, pool, sources, chunk, name, environment, idle, turn, meter }))
+        Ok(Arc::new(Self {
+            lua,
+            shared,
+            pool,
+            sources,
+            chunk,
+            name,
+            environment,
+            idle,
+            turn,
+            meter,
+            live: AtomicUsize::new(0),
+        }))
     }
 
     /// Limits on scripts.
@@ -163,6 +178,7 @@ impl Vm {
             deadline: deadline.into_std(),
             spent: Duration::ZERO,
             tripped: None,
+            yielded: false,
             random: fastrand::Rng::with_seed(seed(&job)),
         };
         let mut turn = PollSemaphore::new(Arc::clone(&self.turn));
@@ -176,6 +192,7 @@ impl Vm {
             };
             CallScope::set_current(&self.lua, Some(Arc::clone(&job.scope)));
             let polled = self.meter.run(&mut budget, || {
+                self.make_room()?;
                 let call = match &mut running {
                     Some(call) => call,
                     None => running.insert(self.start(&job, arguments.take())?),
@@ -184,20 +201,23 @@ impl Vm {
             });
             CallScope::set_current(&self.lua, None);
             let result = match polled {
-                Err(error) => Err(Fault::Lua(error)),
-                Ok(_) if budget.tripped.is_some() => Err(Fault::Limit(Trip::Cpu, None)),
+                Err(error) | Ok(Poll::Ready(Err(error))) => Err(Fault::Lua(error)),
                 Ok(Poll::Ready(Ok(values))) => match finish.take() {
                     Some(finish) => finish(&self.lua, values).map_err(Fault::Result),
                     None => Err(Fault::Result("the call ended twice".to_owned())),
                 },
-                Ok(Poll::Ready(Err(error))) => Err(Fault::Lua(error)),
-                Ok(Poll::Pending) => match over.as_mut().poll(cx) {
-                    Poll::Pending => {
+                Ok(Poll::Pending) => {
+                    let late = over.as_mut().poll(cx).is_ready();
+                    if !late || budget.yielded {
+                        // A call that was computing goes on until the meter stops it, which knows where.
+                        if late {
+                            cx.waker().wake_by_ref();
+                        }
                         drop(permit);
                         return Poll::Pending;
                     }
-                    Poll::Ready(()) => Err(Fault::Limit(Trip::Deadline, None)),
-                },
+                    Err(Fault::Limit(Trip::Deadline, None))
+                }
             };
             let result = match budget.tripped {
                 Some(trip) => Err(Fault::Limit(trip, self.meter.take_trace())),
@@ -227,22 +247,32 @@ impl Vm {
         job.thread.clone().into_async(arguments)
     }
 
+    /// Collects garbage when half of the room that the last collection left is filled. Luau collects by its own schedule
+    /// and not when an allocation fails, so without this the garbage of one call could be the next one's memory error. On
+    /// the call's account.
+    fn make_room(&self) -> mlua::Result<()> {
+        let limit = self.limits().memory;
+        let live = self.live.load(Ordering::Relaxed);
+        if self.lua.used_memory() > live + limit.saturating_sub(live) / 2 {
+            self.lua.gc_collect()?;
+            self.live.store(self.lua.used_memory(), Ordering::Relaxed);
+        }
+        Ok(())
+    }
+
     /// Leaves the VM as the next call needs it.
     fn clean_up<R>(&self, job: &Job<'_>, result: &Result<R, Fault>) {
-        let Err(fault) = result else { return };
+        if result.is_ok() {
+            return;
+        }
         // A coroutine that was left in the middle holds its stack, and whatever it waits for.
         if let Err(error) = job.thread.reset(self.idle.clone()) {
             tracing::debug!(%error, policy = %job.scope.policy, "a failed call's coroutine cannot be reset");
         }
-        if matches!(fault, Fault::Lua(error) if is_memory(error)) {
-            // Luau collects by its own schedule and not when memory is short, so garbage may fill it.
-            if let Err(error) = self.lua.gc_collect() {
-                tracing::debug!(%error, policy = %job.scope.policy, "cannot collect garbage");
-            }
-        }
     }
 
     /// Bytes that the VM holds now.
+    #[cfg(test)]
     pub(super) fn memory(&self) -> usize {
         self.lua.used_memory()
     }
@@ -278,18 +308,6 @@ fn install_interrupt(lua: &Lua, meter: &Arc<Meter>) {
             })))
         }
     });
-}
-
-fn is_memory(error: &mlua::Error) -> bool {
-    match error {
-        mlua::Error::MemoryError(_) => true,
-        mlua::Error::RuntimeError(text) => text.contains("not enough memory"),
-        mlua::Error::CallbackError { cause, .. } | mlua::Error::WithContext { cause, .. } => is_memory(cause),
-        mlua::Error::ExternalError(cause) => {
-            cause.downcast_ref::<Raised>().is_some_and(|raised| raised.kind == ScriptErrorKind::Memory)
-        }
-        _ => false,
-    }
 }
 
 /// The same for the same policy, function and tick, so that a replay draws the same numbers (FNV-1a).
@@ -330,5 +348,129 @@ impl<T: Send + 'static> Drop for Held<T> {
         drop(pool.spawn(async move {
             vm.in_turn(|_| drop(value)).await;
         }));
+    }
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use std::sync::atomic::AtomicBool;
+
+    use mlua::Value;
+    use tokio::sync::Notify;
+
+    use super::super::convert::whole;
+    use super::*;
+    use crate::script::Permissions;
+
+    const WALL: Duration = Duration::from_secs(60);
+
+    /// A VM on a pool of one thread, with generous limits.
+    pub(in super::super) fn vm(pool: &Arc<Pool>) -> Arc<Vm> {
+        let limits = Limits { cpu: Duration::from_secs(3600), ..Limits::default() };
+        let io = tokio::runtime::Handle::current();
+        let shared = Arc::new(HostShared::new(limits, Permissions::default(), io));
+        let (name, params) = (PolicyName::from("p"), stdlib::Params::default());
+        Vm::new(shared, Arc::clone(pool), "p.lua".to_owned(), name, params, ".".into()).unwrap()
+    }
+
+    /// Runs a chunk with host functions as its arguments, on the pool.
+    fn run(
+        vm: &Arc<Vm>,
+        source: &'static str,
+        wall: Duration,
+        arguments: impl FnOnce(&Lua) -> mlua::Result<MultiValue> + Send + 'static,
+    ) -> tokio::task::JoinHandle<Result<u32, Fault>> {
+        let vm = Arc::clone(vm);
+        vm.pool.clone().spawn(async move {
+            let (chunk, thread) =
+                vm.in_turn(|_| (vm.compile("p.lua", &source.into()).unwrap(), vm.new_thread().unwrap())).await;
+            let scope = vm.scope(vm.name.clone(), Hook::Metric, Mode::Record, SystemTime::UNIX_EPOCH, wall);
+            let cpu = vm.limits().cpu;
+            let job = Job { thread: &thread, function: &chunk, scope: Arc::new(scope), cpu, tick: 1 };
+            let read =
+                |_: &Lua, values: MultiValue| whole(values.front().unwrap_or(&Value::Nil), "it returned", 0..=99);
+            vm.call(job, arguments, read).await.result
+        })
+    }
+
+    #[tokio::test]
+    async fn waiting_passes_through_a_scripts_own_coroutines() {
+        let pool = Arc::new(Pool::new(1).unwrap());
+        let source = "
+            local wait = ...
+            local inner = function() local a = wait(1) coroutine.yield(a) return wait(10) end
+            local outer = coroutine.wrap(function()
+              local co = coroutine.create(inner)
+              while true do
+                local ok, value = coroutine.resume(co)
+                if not ok then error(value) end
+                coroutine.yield(value)
+              end
+            end)
+            return outer() + outer()";
+        let result = run(&vm(&pool), source, WALL, |lua| {
+            let wait = lua.create_async_function(|_, n: f64| async move {
+                tokio::task::yield_now().await;
+                tokio::task::yield_now().await;
+                Ok(n)
+            })?;
+            Ok(MultiValue::from_vec(vec![Value::Function(wait)]))
+        });
+        assert_eq!(result.await.unwrap().unwrap(), 11);
+    }
+
+    #[tokio::test]
+    async fn a_call_that_waits_lets_others_of_its_vm_run() {
+        let pool = Arc::new(Pool::new(1).unwrap());
+        let vm = vm(&pool);
+        let notify = Arc::new(Notify::new());
+        let awaited = Arc::clone(&notify);
+        let first = run(&vm, "local wait = ... wait() return 1", WALL, move |lua| {
+            let wait = lua.create_async_function(move |_, ()| {
+                let awaited = Arc::clone(&awaited);
+                async move {
+                    awaited.notified().await;
+                    Ok(())
+                }
+            })?;
+            Ok(MultiValue::from_vec(vec![Value::Function(wait)]))
+        });
+        assert_eq!(run(&vm, "return 2", WALL, |_| Ok(MultiValue::new())).await.unwrap().unwrap(), 2);
+        notify.notify_one();
+        assert_eq!(first.await.unwrap().unwrap(), 1);
+    }
+
+    #[tokio::test]
+    async fn a_call_that_waits_too_long_is_let_go_and_the_vm_stays_usable() {
+        let pool = Arc::new(Pool::new(1).unwrap());
+        let vm = vm(&pool);
+        let result = run(&vm, "local wait = ... wait() return 1", Duration::from_millis(20), |lua| {
+            let wait = lua.create_async_function(|_, ()| std::future::pending::<mlua::Result<()>>())?;
+            Ok(MultiValue::from_vec(vec![Value::Function(wait)]))
+        });
+        let fault = result.await.unwrap().unwrap_err();
+        assert!(matches!(fault, Fault::Limit(Trip::Deadline, _)), "{fault:?}");
+        assert_eq!(run(&vm, "return 2", WALL, |_| Ok(MultiValue::new())).await.unwrap().unwrap(), 2);
+    }
+
+    #[tokio::test]
+    async fn a_fresh_call_does_not_wait_for_a_long_one() {
+        // One thread: were the long call not cut into slices, the short ones would wait until its deadline.
+        let pool = Arc::new(Pool::new(1).unwrap());
+        let (long, other) = (vm(&pool), vm(&pool));
+        let done = Arc::new(AtomicBool::new(false));
+        let seen = Arc::clone(&done);
+        let looping = run(&long, "local done = ... while not done() do end return 1", WALL, move |lua| {
+            let check = lua.create_function(move |_, ()| Ok(seen.load(Ordering::Relaxed)))?;
+            Ok(MultiValue::from_vec(vec![Value::Function(check)]))
+        });
+        assert_eq!(run(&other, "return 2", WALL, |_| Ok(MultiValue::new())).await.unwrap().unwrap(), 2);
+        assert_eq!(
+            run(&long, "return 3", WALL, |_| Ok(MultiValue::new())).await.unwrap().unwrap(),
+            3,
+            "in its own VM, too"
+        );
+        done.store(true, Ordering::Relaxed);
+        assert_eq!(looping.await.unwrap().unwrap(), 1);
     }
 }
