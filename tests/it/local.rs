@@ -623,6 +623,15 @@ struct Host {
 impl Host {
     /// Starts the program; its tasks run when this returns.
     async fn start(test: &str, tasks: &[&str], durable: bool) -> (Self, BTreeMap<String, Placement>) {
+        let host = Self::starting(test, tasks, durable);
+        let ready = host.folder.path().join("ready");
+        says_so(&ready).await;
+        let placements = serde_json::from_str(&fs::read_to_string(ready).unwrap()).unwrap();
+        (host, placements)
+    }
+
+    /// Starts the program, and does not wait for what it does.
+    fn starting(test: &str, tasks: &[&str], durable: bool) -> Self {
         let folder = TempDir::new().unwrap();
         let policy = policy(test);
         fs::write(folder.path().join("tasks"), tasks.join("\n")).unwrap();
@@ -635,11 +644,7 @@ impl Host {
             .stdout(Stdio::null())
             .spawn()
             .unwrap();
-        let host = Self { child, folder, _guard: Guard(policy) };
-        let ready = host.folder.path().join("ready");
-        says_so(&ready).await;
-        let placements = serde_json::from_str(&fs::read_to_string(ready).unwrap()).unwrap();
-        (host, placements)
+        Self { child, folder, _guard: Guard(policy) }
     }
 
     /// Ends it as a crash would.
@@ -740,5 +745,33 @@ async fn a_crashed_program_s_tasks_are_told_apart() {
     assert_eq!(fixture.gone("unrecorded").await, Exit::Unknown);
     for id in tasks {
         assert_eq!(processes(&policy, id), BTreeSet::new(), "{id}");
+    }
+}
+
+#[tokio::test]
+async fn a_crash_in_the_midst_of_launches_orphans_nothing() {
+    let ids: Vec<String> = (0..60).map(|n| format!("midst-{n:02}")).collect();
+    let names: Vec<&str> = ids.iter().map(String::as_str).collect();
+    let policy = policy("midst");
+    let ours = || pids().filter(|pid| variable(*pid, "SETPOINT_POLICY").as_deref() == Some(policy.as_str()));
+    for started in [1, 5, 12, 25, 40] {
+        let mut host = Host::starting("midst", &names, true);
+        eventually("some tasks have been started", || started <= ours().count()).await;
+        host.crash();
+        // Every intent was recorded, and no outcome.
+        let known = ids.iter().map(|id| known(&policy, id, Placement::default())).collect();
+        let mut fixture = Fixture::recover("midst", on(&host.folder), known).await;
+        let mut adopted = 0;
+        for id in &names {
+            let update = fixture.next().await;
+            assert_eq!(update.id.as_str(), *id);
+            adopted += usize::from(update.state == TaskState::Running);
+            let expected = (update.state == TaskState::Gone).then_some(Exit::Unknown);
+            assert_eq!(update.exit, expected);
+        }
+        // Each task is up to three processes.
+        assert!(started <= adopted * 3, "{adopted} tasks for {started} processes");
+        fixture.backend.shutdown(true).await;
+        assert_eq!(ours().filter(|pid| is_running(pid.cast_unsigned())).count(), 0, "after {started}");
     }
 }
