@@ -11,6 +11,8 @@ pub(super) struct Source {
     pub(super) text: String,
     /// The same length, with comments, literals and `#[cfg(test)]` items blanked out.
     pub(super) code: String,
+    /// Where its `#[cfg(test)] mod name;` lie, without the extension.
+    pub(super) test_modules: Vec<String>,
 }
 
 /// A path that the code names, resolved: `crate::core::model::Sample`, `std::env::var`, `mlua::Lua`.
@@ -23,8 +25,10 @@ pub(super) struct Named {
 impl Source {
     pub(super) fn new(path: impl Into<String>, text: impl Into<String>) -> Self {
         let (path, text) = (path.into(), text.into());
-        let code = without_tests(&without_literals(&text));
-        Self { path, text, code }
+        let code = without_literals(&text);
+        let test_modules = test_modules(&path, &code);
+        let code = without_tests(&code);
+        Self { path, text, code, test_modules }
     }
 
     /// The line, from 1, of a byte offset.
@@ -32,9 +36,9 @@ impl Source {
         self.text[..offset].matches('\n').count() + 1
     }
 
-    /// Whether it lies in `folder`, or is that file.
+    /// Whether it lies in `folder`, or is that file, with or without its extension.
     pub(super) fn is_in(&self, folder: &str) -> bool {
-        self.path.strip_prefix(folder).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+        self.path.strip_prefix(folder).is_some_and(|rest| rest.is_empty() || rest == ".rs" || rest.starts_with('/'))
     }
 
     /// Every macro that it calls, as `println!`.
@@ -232,6 +236,18 @@ fn blank(text: &str, into: &mut String) {
     into.extend(text.bytes().map(|byte| if byte == b'\n' { '\n' } else { ' ' }));
 }
 
+/// The files or folders, without an extension, of modules that only tests have.
+fn test_modules(path: &str, code: &str) -> Vec<String> {
+    let (folder, file) = path.rsplit_once('/').unwrap_or(("", path));
+    let folder = match file.trim_end_matches(".rs") {
+        "mod" | "lib" | "main" => folder.to_owned(),
+        own => format!("{folder}/{own}"),
+    };
+    let after = code.split("#[cfg(test)]").skip(1).filter_map(|item| item.split_once(';'));
+    let names = after.filter_map(|(item, _)| item.trim().rsplit_once("mod ").map(|(_, name)| name));
+    names.filter(|name| is_ident(name) && !name.contains('{')).map(|name| format!("{folder}/{name}")).collect()
+}
+
 /// Blanks what `#[cfg(test)]` stands before.
 fn without_tests(code: &str) -> String {
     let mut kept = String::with_capacity(code.len());
@@ -292,4 +308,8 @@ fn code_is_told_from_text() {
     assert_eq!(paths, expected.map(|(line, path)| (line, path.to_owned())));
     assert_eq!(source.macros(), [Named { line: 8, path: "println!".to_owned() }]);
     assert_eq!(source.code.len(), source.text.len());
+    let source =
+        Source::new("src/a/mod.rs", "#[cfg(test)]\npub(crate) mod testing;\n#[cfg(test)]\nmod inline { a; }\nmod b;");
+    assert_eq!(source.test_modules, ["src/a/testing"]);
+    assert!(Source::new("src/a/testing.rs", "").is_in("src/a/testing"));
 }
