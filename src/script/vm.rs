@@ -368,7 +368,7 @@ pub(super) mod tests {
     pub(in super::super) fn vm(pool: &Arc<Pool>) -> Arc<Vm> {
         let limits = Limits { cpu: Duration::from_secs(3600), ..Limits::default() };
         let io = tokio::runtime::Handle::current();
-        let shared = Arc::new(HostShared::new(limits, Permissions::default(), io));
+        let shared = Arc::new(HostShared::new(limits, Permissions::default(), crate::script::Natives::default(), io));
         let (name, params) = (PolicyName::from("p"), stdlib::Params::default());
         Vm::new(shared, Arc::clone(pool), "p.lua".to_owned(), name, params, ".".into()).unwrap()
     }
