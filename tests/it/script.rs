@@ -34,7 +34,14 @@ impl Bench {
 
     pub(crate) fn with(limits: Limits) -> Self {
         let permissions = Permissions::default();
-        let host = ScriptHost::new(limits, permissions, tokio::runtime::Handle::current(), 2).expect("script threads");
+        let host = ScriptHost::new(
+            limits,
+            permissions,
+            setpoint::script::Natives::default(),
+            tokio::runtime::Handle::current(),
+            2,
+        )
+        .expect("script threads");
         Self { host, folder: tempfile::tempdir().expect("a folder") }
     }
 
@@ -327,7 +334,14 @@ async fn tables_that_mean_nothing_are_refused() {
         assert!(reports.contains(expected), "{source}\n--- expected {expected}\n--- got {reports}");
     }
     let limited = Permissions { allow_backends: Some(vec!["docker".to_owned()]), ..Permissions::default() };
-    let host = ScriptHost::new(Limits::default(), limited, tokio::runtime::Handle::current(), 1).unwrap();
+    let host = ScriptHost::new(
+        Limits::default(),
+        limited,
+        setpoint::script::Natives::default(),
+        tokio::runtime::Handle::current(),
+        1,
+    )
+    .unwrap();
     let Err(errors) = host.load(bench.request(&policy("", fields))).await else { panic!("allowed") };
     assert!(reports(&errors).contains("does not allow \"local\""), "{}", reports(&errors));
     let mut missing = bench.request("");
