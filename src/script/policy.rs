@@ -276,6 +276,21 @@ impl Row {
         let functions = &self.refs().functions;
         let control = &self.spec.control;
         let stale_after = control.stale_after.unwrap_or(self.spec.interval.min * 3);
+        // The number comes first: `ctx.running` in the other functions is what it gives.
+        let mut uncounted = None;
+        if let Some(count) = &functions.count {
+            let read = |_: &Lua, values: MultiValue| {
+                convert::whole(values.front().unwrap_or(&Value::Nil), "count returned", 0..=u32::MAX)
+            };
+            match self.ask(visit, Hook::Count, count, read, &mut seen.cpu).await {
+                Ok(count) => {
+                    seen.count = Some(count);
+                    visit.ctx = Arc::new(Ctx { running: count, ..(*visit.ctx).clone() });
+                    self.cell.set(Arc::clone(&visit.ctx));
+                }
+                Err(error) => uncounted = Some(error),
+            }
+        }
         if let Some(metric) = &functions.metric {
             let read = move |_: &Lua, values| convert::sample(&values, stale_after);
             match self.ask(visit, Hook::Metric, metric, read, &mut seen.cpu).await {
@@ -283,21 +298,15 @@ impl Row {
                 Err(error) => fail(seen, error),
             }
         }
+        if let Some(error) = uncounted {
+            fail(seen, error);
+        }
         if let Some(target) = &functions.target {
             self.cell.set_fresh(seen.sample.clone(), None);
             let read =
                 |_: &Lua, values: MultiValue| convert::finite(values.front().unwrap_or(&Value::Nil), "target returned");
             match self.ask(visit, Hook::Target, target, read, &mut seen.cpu).await {
                 Ok(setpoint) => seen.setpoint = Some(setpoint),
-                Err(error) => fail(seen, error),
-            }
-        }
-        if let Some(count) = &functions.count {
-            let read = |_: &Lua, values: MultiValue| {
-                convert::whole(values.front().unwrap_or(&Value::Nil), "count returned", 0..=u32::MAX)
-            };
-            match self.ask(visit, Hook::Count, count, read, &mut seen.cpu).await {
-                Ok(count) => seen.count = Some(count),
                 Err(error) => fail(seen, error),
             }
         }
