@@ -42,6 +42,16 @@ fn shown(output: &Output) -> String {
     format!("exit {code}\n{out}{err}")
 }
 
+/// A child that a failing test does not leave behind.
+struct Child(std::process::Child);
+
+impl Drop for Child {
+    fn drop(&mut self) {
+        self.0.kill().ok();
+        self.0.wait().ok();
+    }
+}
+
 const VERBS: [&str; 13] = [
     "run",
     "check",
@@ -238,15 +248,15 @@ fn status_is_a_table_a_policy_or_json() {
 #[test]
 fn status_watches_until_it_is_interrupted() {
     let host = Host::start(None);
-    let mut child =
-        command(&["status", "--watch=100ms", "--server", &host.address]).stdout(Stdio::piped()).spawn().unwrap();
-    let tables = BufReader::new(child.stdout.take().unwrap())
+    let mut command = command(&["status", "--watch=100ms", "--server", &host.address]);
+    let mut child = Child(command.stdout(Stdio::piped()).spawn().unwrap());
+    let tables = BufReader::new(child.0.stdout.take().unwrap())
         .lines()
         .filter(|line| line.as_ref().is_ok_and(|line| line.starts_with("POLICY")));
     assert_eq!(tables.take(3).count(), 3);
-    let pid = rustix::process::Pid::from_child(&child);
+    let pid = rustix::process::Pid::from_child(&child.0);
     rustix::process::kill_process(pid, rustix::process::Signal::INT).unwrap();
-    assert!(child.wait().unwrap().success());
+    assert!(child.0.wait().unwrap().success());
 }
 
 #[test]
@@ -472,18 +482,19 @@ fn a_run_takes_its_settings_from_the_layers_and_ends_when_it_is_told() {
     let said = setpoint_in(dir.path(), &["run", "hold.lua", "--for", "200ms", "--log", "error"]);
     assert_eq!(said, "exit 0\n");
 
-    let mut child = command(&["run", "hold.lua"]).current_dir(dir.path()).stderr(Stdio::piped()).spawn().unwrap();
-    let mut lines = BufReader::new(child.stderr.take().unwrap()).lines().map(Result::unwrap);
+    let mut command = command(&["run", "hold.lua"]);
+    let mut child = Child(command.current_dir(dir.path()).stderr(Stdio::piped()).spawn().unwrap());
+    let mut lines = BufReader::new(child.0.stderr.take().unwrap()).lines().map(Result::unwrap);
     let listening = lines.find(|line| line.contains("listening")).unwrap();
     let listening: serde_json::Value = serde_json::from_str(&listening).unwrap();
     let server = listening["address"].as_str().unwrap();
     let status = setpoint(&["status", "--server", server]);
     assert!(status.starts_with("exit 0\n") && status.contains("\nhold "), "{status}");
-    let pid = rustix::process::Pid::from_child(&child);
+    let pid = rustix::process::Pid::from_child(&child.0);
     rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
     // Reading on until the end keeps the pipe from filling.
     assert!(lines.any(|line| line.contains("\"code\":0")));
-    assert!(child.wait().unwrap().success());
+    assert!(child.0.wait().unwrap().success());
 }
 
 /// The real API over an engine that is played: it shows two policies and says yes to most commands.
