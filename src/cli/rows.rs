@@ -164,13 +164,13 @@ fn align(cells: [&str; 5], widths: [usize; 5]) -> String {
 }
 
 /// A decision in words: what is done, and the reason that had the last word.
-pub(crate) fn say(raw: i64, adjustment: i64, reasons: impl DoubleEndedIterator<Item = String>) -> String {
+pub(crate) fn say(raw: i64, adjustment: i64, mut reasons: impl DoubleEndedIterator<Item = String>) -> String {
     let what = match adjustment {
         0 => "hold".to_owned(),
         n if n > 0 => format!("launch {n}"),
         n => format!("kill {}", n.unsigned_abs()),
     };
-    match reasons.rev().next() {
+    match reasons.next_back() {
         Some(reason) => format!("{what}: {reason}"),
         None if raw == adjustment => what,
         None => format!("{what} (the law asked for {raw:+})"),
