@@ -55,7 +55,10 @@ impl Row {
         if let Some(ended) = &policy.ended {
             notes.push(Note::Wrong(format!("ended: {}", ended.reason)));
         }
-        if let Some(error) = policy.script.refused.as_ref().or(policy.script.error.as_ref()) {
+        if let Some(error) = &policy.script.refused {
+            let first = error.report.lines().next().unwrap_or_default();
+            notes.push(Note::Wrong(format!("the file differs from what runs: {first}")));
+        } else if let Some(error) = &policy.script.error {
             notes.push(Note::Wrong(error.report.lines().next().unwrap_or_default().to_owned()));
         }
         Self {
@@ -94,7 +97,9 @@ impl Row {
         if let Some(ended) = &policy.ended {
             notes.push(Note::Wrong(format!("ended: {}", ended.reason)));
         }
-        if let Some(error) = policy.script.refused.as_ref().or(policy.script.error.as_ref()) {
+        if let Some(error) = &policy.script.refused {
+            notes.push(Note::Wrong(format!("the file differs from what runs: {}", error.headline())));
+        } else if let Some(error) = &policy.script.error {
             notes.push(Note::Wrong(error.headline()));
         }
         Self {
