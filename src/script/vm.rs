@@ -162,7 +162,6 @@ impl Vm {
             recorded: Mutex::default(),
             intents: Mutex::default(),
             // Waiting passes through a script's own coroutines (see the prelude), so none is singled out.
-            thread: std::sync::OnceLock::new(),
         }
     }
 

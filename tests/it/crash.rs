@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use crate::support::{GENEROUS, Scratch, Setpoint, wait_until};
+use crate::support::{GENEROUS, Scratch, Setpoint, setting, wait_until};
 
 const HOLD: &str = r#"return {
   interval = "100ms",
@@ -30,7 +30,7 @@ fn of<'a>(tasks: &'a BTreeSet<String>, policy: &str) -> Vec<&'a String> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn killed_at_random_moments_it_never_doubles_nor_orphans_a_task_and_resets_no_timer() {
-    let kills: u32 = std::env::var("SETPOINT_KILLS").ok().and_then(|n| n.parse().ok()).unwrap_or(6);
+    let kills = setting("SETPOINT_KILLS", 6);
     let scratch = Arc::new(Scratch::new());
     scratch.policy("hold", HOLD);
     scratch.policy("cooled", COOLED);
@@ -49,7 +49,7 @@ async fn killed_at_random_moments_it_never_doubles_nor_orphans_a_task_and_resets
         })
     };
 
-    let seed = std::env::var("SETPOINT_SEED").ok().and_then(|n| n.parse().ok()).unwrap_or(20_261_121);
+    let seed = setting("SETPOINT_SEED", 20_261_121);
     println!("seed {seed}");
     let mut random = fastrand::Rng::with_seed(seed);
     let mut setpoint = Setpoint::run(&scratch, args);

@@ -309,7 +309,7 @@ return {
 async fn a_dry_run_and_eval_touch_nothing() {
     let scratch = Scratch::new();
     scratch.write("want", "4");
-    scratch.policy("p", &wanting(r#"cooler = function(n, ctx) ctx.workload:launch(n) end,"#));
+    scratch.policy("p", &wanting("cooler = function(n, ctx) ctx.workload:launch(n) end,"));
     let mut setpoint = Setpoint::run(&scratch, ["p.lua", "--dry-run"]);
     let policy = setpoint.ticks("p", 4).await;
     assert_eq!((&policy["decision"]["raw"], &policy["decision"]["adjustment"]), (&json!(4), &json!(0)), "{policy}");
