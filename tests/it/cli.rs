@@ -195,7 +195,7 @@ fn status_is_a_table_a_policy_or_json() {
         assert_snapshot!(host.ask(&["status"]), @r"
         exit 0
         POLICY     TASKS  IN FLIGHT  SAMPLE  SETPOINT  LAST DECISION
-        caches/eu    4/5          1   error         0  policies/caches.lua: expected `end` · override max=5 · paused (deploy) · -
+        caches/eu    4/5          1   error         0  the file differs from what runs: policies/caches.lua: expected `end` · override max=5 · paused (deploy) · -
         queue        4/5          1    7.25         0  launch 1: at most 1 at once: +2 → +1
         ");
         assert_snapshot!(host.ask(&["status", "queue"]), @r"

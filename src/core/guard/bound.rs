@@ -16,7 +16,7 @@ pub(in crate::core) fn apply(chain: &mut Chain, config: &Config<'_>, observation
     let min_is_theirs = min != config.min;
     let max_is_theirs = max != config.max;
     let room = i64::from(room(config, observation));
-    if config.counter && chain.adjustment < 0 {
+    if config.counter && chain.adjustment < 0 && i64::from(min) <= chain.desired {
         chain.set(Guard::Max, chain.adjustment.max(-room), || Detail::Bound { bound: max, overridden: max_is_theirs });
         return;
     }

@@ -9,7 +9,6 @@ use std::time::Duration;
 use mlua::{FromLua, Function, IntoLuaMulti, Lua, MultiValue, Table, Value};
 
 use super::secret::{Secret, SecretText};
-use super::units;
 use crate::script::call::{CallScope, HostShared, Refused};
 
 /// The arguments of one call of a module function.
@@ -224,14 +223,16 @@ pub(crate) fn number(value: &Value) -> Option<f64> {
 
 fn duration(value: &Value) -> Option<Duration> {
     match value {
-        Value::String(_) => units::parse_duration(&text(value)?).ok(),
+        Value::String(_) => crate::config::units::parse_duration(&text(value)?).ok(),
         _ => number(value).and_then(|seconds| Duration::try_from_secs_f64(seconds).ok()),
     }
 }
 
 fn size(value: &Value) -> Option<usize> {
     match value {
-        Value::String(_) => units::parse_size(&text(value)?).ok().and_then(|size| usize::try_from(size).ok()),
+        Value::String(_) => {
+            crate::config::units::parse_size(&text(value)?).ok().and_then(|size| usize::try_from(size).ok())
+        }
         _ => number(value).filter(|size| *size >= 0.0 && size.fract() == 0.0).map(|size| size as usize),
     }
 }
