@@ -28,6 +28,7 @@ const BUNDLED: [&str; 4] = ["by-hour", "queue", "spool", "thermostat"];
 static ONE_AT_A_TIME: Mutex<()> = Mutex::const_new(());
 
 /// The number that a variable gives, for loads that grow.
+#[expect(clippy::disallowed_methods, reason = "the campaigns set it")]
 fn load(variable: &str, small: u64) -> u64 {
     std::env::var(variable).map_or(small, |text| text.parse().expect("the variable is a number"))
 }
@@ -114,9 +115,9 @@ async fn measured(ticks: &Ticks, policies: &[&str]) -> (Duration, Vec<Vec<Value>
     (met, seen)
 }
 
-/// The bound on the mean error: the one that is promised over a minute, or one that a busy machine keeps as well.
-fn bound() -> f64 {
-    if load("SETPOINT_WINDOW", 15) >= 60 { 0.7 } else { 1.5 }
+/// The bound on the mean error: `strict` over a minute or more, or one that a busy machine keeps as well.
+fn bound(strict: f64) -> f64 {
+    if load("SETPOINT_WINDOW", 15) >= 60 { strict } else { 1.5 }
 }
 
 #[tokio::test]
@@ -130,8 +131,8 @@ async fn thermostat_follows_its_target() {
     let errors: Vec<_> = points.iter().map(|(sample, setpoint)| (setpoint - sample).abs()).collect();
     let error = mean(&errors);
     eprintln!("thermostat: met after {met:?}, mean |error| {error:.2} over {} samples", errors.len());
-    assert!(error <= bound(), "mean |error| is {error}");
-    assert!(bound() > 1.0 || met < Duration::from_secs(15), "met its target after {met:?}");
+    assert!(error <= bound(0.7), "mean |error| is {error}");
+    assert!(load("SETPOINT_WINDOW", 15) < 60 || met < Duration::from_secs(15), "met its target after {met:?}");
     assert!(setpoint.stop().await.success());
     assert!(scratch.living_tasks().is_empty());
 }
@@ -162,7 +163,8 @@ async fn thermostat_follows_every_shape() {
             .collect();
         let error = mean(&errors);
         eprintln!("shapes: {policy}: mean |error| {error:.2} over {} samples", errors.len());
-        assert!(error <= bound(), "{policy}: mean |error| is {error}");
+        // The sine has 60 tasks on average, of which nearly one ends between two samples.
+        assert!(error <= bound(1.0), "{policy}: mean |error| is {error}");
     }
     assert!(setpoint.stop().await.success());
     assert!(scratch.living_tasks().is_empty());
@@ -216,11 +218,20 @@ async fn spool_does_each_job_once_while_workers_are_killed() {
     let left: Vec<_> = scratch.list("spool").into_iter().filter(|name| names.contains(name)).collect();
     assert!(left.is_empty(), "still waiting: {left:?}");
     for job in 0..jobs {
-        let hash: String = Sha256::digest(contents(job)).iter().map(|byte| format!("{byte:02x}")).collect();
-        assert_eq!(scratch.read(&format!("spool/out/job {job}")), format!("{hash}  -\n"), "job {job}");
+        let result = scratch.read(&format!("spool/out/job {job}"));
+        assert_eq!(result, format!("{:x}  -\n", Hex(&Sha256::digest(contents(job)))), "job {job}");
         assert_eq!(scratch.read(&format!("spool/done/job {job}")), contents(job), "job {job}");
     }
     assert!(setpoint.stop().await.success());
+}
+
+/// Bytes that show as hex digits.
+struct Hex<'a>(&'a [u8]);
+
+impl std::fmt::LowerHex for Hex<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
 }
 
 /// How often each of a Redis list's jobs is in it.
@@ -305,6 +316,28 @@ async fn queue_does_each_job_once_and_holds_while_redis_is_away() {
     for empty in ["jobs", "jobs:failed", "jobs:work"] {
         assert!(!redis.query::<bool>(redis::cmd("EXISTS").arg(empty)), "{empty} is not empty");
     }
+    assert!(setpoint.stop().await.success());
+}
+
+#[tokio::test]
+async fn queue_gives_the_job_of_a_killed_consumer_to_another() {
+    let _one = ONE_AT_A_TIME.lock().await;
+    let Some(redis) = Redis::start_new() else { return };
+    let scratch = Scratch::new();
+    redis.query::<u64>(redis::cmd("RPUSH").arg("jobs").arg("a job"));
+    let url = format!("url={}", redis.url());
+    let command = "command=until [ -e go ]; do sleep 0.05; done";
+    let mut setpoint = Setpoint::run(&scratch, ["queue", "--set", &url, "--set", command]);
+    let holder = async || redis.query::<Vec<String>>(redis::cmd("HKEYS").arg("jobs:work")).pop();
+    let first = wait_until(GENEROUS, "a consumer has the job", holder).await;
+    let tasks = setpoint.tasks().await;
+    let pid = tasks.iter().find(|task| task["id"] == first.as_str()).unwrap()["pid"].as_i64().unwrap();
+    scratch.kill(pid as i32).unwrap();
+    let another = async || holder().await.filter(|holder| *holder != first);
+    wait_until(GENEROUS, "another consumer has the job", another).await;
+    scratch.write("go", "");
+    setpoint.running("queue", 0).await;
+    assert_eq!(redis.query::<Vec<String>>(redis::cmd("LRANGE").arg("jobs:done").arg(0).arg(-1)), ["a job"]);
     assert!(setpoint.stop().await.success());
 }
 
