@@ -42,24 +42,10 @@ where
     R: IntoLuaMulti,
 {
     lua.create_async_function(move |lua, values: MultiValue| {
-        let begun = own_scope(&lua, name).and_then(|scope| Ok((scope, Args::new(name, values, most)?)));
+        let begun = CallScope::current(&lua).and_then(|scope| Ok((scope, Args::new(name, values, most)?)));
         let begun = begun.map(|(scope, args)| body(lua, scope, args));
         async move { begun?.await }
     })
-}
-
-/// The scope of the running call, for a function that waits: a coroutine of the script's own is refused, since
-/// its `coroutine.resume` would see the suspension, and nothing would take it up again.
-pub(crate) fn own_scope(lua: &Lua, name: &str) -> mlua::Result<Arc<CallScope>> {
-    let scope = CallScope::current(lua)?;
-    if scope.in_own_thread(lua) {
-        Ok(scope)
-    } else {
-        Err(mlua::Error::runtime(format!(
-            "{name}: expected to be called from the policy's function itself, got a call inside coroutine.wrap or \
-             coroutine.create, where nothing that waits can run"
-        )))
-    }
 }
 
 impl Args {
