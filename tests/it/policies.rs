@@ -20,18 +20,12 @@ use sha2::{Digest, Sha256};
 use tokio::sync::Mutex;
 use tokio::task::JoinHandle;
 
-use crate::support::{GENEROUS, Redis, Scratch, Setpoint, wait_until};
+use crate::support::{GENEROUS, Redis, Scratch, Setpoint, setting, wait_until};
 
 const BUNDLED: [&str; 4] = ["by-hour", "queue", "spool", "thermostat"];
 
 /// The loads of this module run one after the other: they measure, and share a machine.
 static ONE_AT_A_TIME: Mutex<()> = Mutex::const_new(());
-
-/// The number that a variable gives, for loads that grow.
-#[expect(clippy::disallowed_methods, reason = "the campaigns set it")]
-fn load(variable: &str, small: u64) -> u64 {
-    std::env::var(variable).map_or(small, |text| text.parse().expect("the variable is a number"))
-}
 
 /// The bundled policy's file.
 fn bundled(name: &str) -> PathBuf {
@@ -101,7 +95,7 @@ fn mean(errors: &[f64]) -> f64 {
 /// took, and the ticks of the second.
 async fn measured(ticks: &Ticks, policies: &[&str]) -> (Duration, Vec<Vec<Value>>) {
     let began = Instant::now();
-    let window = Duration::from_secs(load("SETPOINT_WINDOW", 15));
+    let window = Duration::from_secs(setting("SETPOINT_WINDOW", 15));
     let met = |policy: &&str| {
         let points = points(&ticks.all(policy));
         points.iter().skip(1).any(|(sample, setpoint)| (setpoint - sample).abs() <= 1.0)
@@ -117,7 +111,7 @@ async fn measured(ticks: &Ticks, policies: &[&str]) -> (Duration, Vec<Vec<Value>
 
 /// The bound on the mean error: `strict` over a minute or more, or one that a busy machine keeps as well.
 fn bound(strict: f64) -> f64 {
-    if load("SETPOINT_WINDOW", 15) >= 60 { strict } else { 1.5 }
+    if setting("SETPOINT_WINDOW", 15) >= 60 { strict } else { 1.5 }
 }
 
 #[tokio::test]
@@ -132,7 +126,7 @@ async fn thermostat_follows_its_target() {
     let error = mean(&errors);
     eprintln!("thermostat: met after {met:?}, mean |error| {error:.2} over {} samples", errors.len());
     assert!(error <= bound(0.7), "mean |error| is {error}");
-    assert!(load("SETPOINT_WINDOW", 15) < 60 || met < Duration::from_secs(15), "met its target after {met:?}");
+    assert!(setting("SETPOINT_WINDOW", 15) < 60 || met < Duration::from_secs(15), "met its target after {met:?}");
     assert!(setpoint.stop().await.success());
     assert!(scratch.living_tasks().is_empty());
 }
@@ -173,7 +167,7 @@ async fn thermostat_follows_every_shape() {
 #[tokio::test]
 async fn spool_does_each_job_once_while_workers_are_killed() {
     let _one = ONE_AT_A_TIME.lock().await;
-    let jobs = load("SETPOINT_FILES", 200);
+    let jobs = setting("SETPOINT_FILES", 200);
     let scratch = Scratch::new();
     let contents = |job: u64| format!("job {job}, {}\n", "data ".repeat(job as usize % 500));
     for job in 0..jobs {
@@ -248,7 +242,7 @@ async fn queue_does_each_job_once_and_holds_while_redis_is_away() {
     const BURSTS: u64 = 5;
     let _one = ONE_AT_A_TIME.lock().await;
     let Some(mut redis) = Redis::start_new() else { return };
-    let jobs = load("SETPOINT_JOBS", 500) / BURSTS * BURSTS;
+    let jobs = setting("SETPOINT_JOBS", 500) / BURSTS * BURSTS;
     let scratch = Scratch::new();
     // The first job of each consumer waits until all consumers have been seen.
     let command = "command=until [ -e go ]; do sleep 0.05; done; read -r job; echo \"$job\" >>ran";
@@ -277,7 +271,7 @@ async fn queue_does_each_job_once_and_holds_while_redis_is_away() {
         wait_until(GENEROUS * 5, "half of a burst is done", async || (done(&redis) >= goal).then_some(())).await;
         push(&redis, n);
         if n == BURSTS / 2 {
-            let outage = load("SETPOINT_OUTAGE", 3);
+            let outage = setting("SETPOINT_OUTAGE", 3);
             let before = setpoint.policy("queue").await.unwrap()["tasks"].clone();
             redis.stop();
             let stopped = Instant::now();
