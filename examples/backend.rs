@@ -1,4 +1,5 @@
 //! A backend of one's own: tasks that live in this program and count. `cargo run --example backend` holds four.
+#![expect(clippy::print_stdout, reason = "it shows what happens")]
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -82,7 +83,6 @@ impl TaskBackend for Counters {
 
     async fn shutdown(&self, _kill_all: bool) {}
 }
-
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let counters = Arc::new(Counters::default());

@@ -3,6 +3,8 @@
 //! The program has a backlog of work; the policy keeps enough workers for it. Ends by itself after eight seconds:
 //! `cargo run --example embed`.
 
+#![expect(clippy::print_stdout, reason = "it shows what happens")]
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};

@@ -21,7 +21,9 @@ fn main() -> ExitCode {
 }
 
 fn report_bug(panic: &PanicHookInfo<'_>) {
-    let what = panic.payload_as_str().unwrap_or("a panic without a message");
+    let payload = panic.payload();
+    let text = payload.downcast_ref::<&str>().copied().or_else(|| payload.downcast_ref().map(String::as_str));
+    let what = text.unwrap_or("a panic without a message");
     let place = panic.location().map_or_else(|| "an unknown place".to_owned(), ToString::to_string);
     cli::term::eprint(&format!(
         "error: this is a bug in setpoint {}: {what}\n  at {place}\nhint: please report it with these lines and what \

@@ -53,5 +53,9 @@ fn write(file: &NewFile, force: bool) -> std::io::Result<()> {
 
 /// The list of what was written.
 pub(crate) fn list(files: &[NewFile]) -> String {
-    files.iter().map(|file| format!("wrote {}\n", file.path.display())).collect()
+    let mut text = String::new();
+    for file in files {
+        text.push_str(&format!("wrote {}\n", file.path.display()));
+    }
+    text
 }

@@ -55,7 +55,10 @@ impl Row {
         if let Some(ended) = &policy.ended {
             notes.push(Note::Wrong(format!("ended: {}", ended.reason)));
         }
-        if let Some(error) = policy.script.refused.as_ref().or(policy.script.error.as_ref()) {
+        if let Some(error) = &policy.script.refused {
+            let first = error.report.lines().next().unwrap_or_default();
+            notes.push(Note::Wrong(format!("the file differs from what runs: {first}")));
+        } else if let Some(error) = &policy.script.error {
             notes.push(Note::Wrong(error.report.lines().next().unwrap_or_default().to_owned()));
         }
         Self {
@@ -94,7 +97,9 @@ impl Row {
         if let Some(ended) = &policy.ended {
             notes.push(Note::Wrong(format!("ended: {}", ended.reason)));
         }
-        if let Some(error) = policy.script.refused.as_ref().or(policy.script.error.as_ref()) {
+        if let Some(error) = &policy.script.refused {
+            notes.push(Note::Wrong(format!("the file differs from what runs: {}", error.headline())));
+        } else if let Some(error) = &policy.script.error {
             notes.push(Note::Wrong(error.headline()));
         }
         Self {
@@ -164,13 +169,13 @@ fn align(cells: [&str; 5], widths: [usize; 5]) -> String {
 }
 
 /// A decision in words: what is done, and the reason that had the last word.
-pub(crate) fn say(raw: i64, adjustment: i64, reasons: impl DoubleEndedIterator<Item = String>) -> String {
+pub(crate) fn say(raw: i64, adjustment: i64, mut reasons: impl DoubleEndedIterator<Item = String>) -> String {
     let what = match adjustment {
         0 => "hold".to_owned(),
         n if n > 0 => format!("launch {n}"),
         n => format!("kill {}", n.unsigned_abs()),
     };
-    match reasons.rev().next() {
+    match reasons.next_back() {
         Some(reason) => format!("{what}: {reason}"),
         None if raw == adjustment => what,
         None => format!("{what} (the law asked for {raw:+})"),

@@ -1,10 +1,12 @@
 //! `setpoint status`: every policy in a line, or one in detail.
 
+use std::convert::Infallible;
 use std::fmt::Write as _;
 use std::time::Duration;
 
 use jiff::Timestamp;
 use serde_json::Value;
+use tokio::signal::unix::{SignalKind, signal};
 
 use super::client::{Client, ServerArgs, read};
 use super::dto::{Policy, PolicyList, Task, TaskList};
@@ -48,15 +50,22 @@ pub(crate) async fn run(args: &Args, globals: &Globals) -> Result<Exit, CliError
         term::print(&show(&client, args, globals).await?)?;
         return Ok(Exit::Ok);
     };
+    // One listener for the whole time: an interrupt between two waits must not get lost.
+    let mut interrupt =
+        signal(SignalKind::interrupt()).map_err(|error| CliError::io("cannot listen for signals", error))?;
+    tokio::select! {
+        ended = watch(&client, args, globals, every) => ended.map(|never| match never {}),
+        _ = interrupt.recv() => Ok(Exit::Ok),
+    }
+}
+
+async fn watch(client: &Client, args: &Args, globals: &Globals, every: Duration) -> Result<Infallible, CliError> {
     let redraw = std::io::IsTerminal::is_terminal(&std::io::stdout()) && !args.json;
     loop {
-        let text = show(&client, args, globals).await?;
+        let text = show(client, args, globals).await?;
         // Home, then clear from there: less flicker than clearing first.
         term::print(&if redraw { format!("\x1b[H\x1b[J{text}") } else { text })?;
-        tokio::select! {
-            () = tokio::time::sleep(every.max(Duration::from_millis(100))) => {}
-            _ = tokio::signal::ctrl_c() => return Ok(Exit::Ok),
-        }
+        tokio::time::sleep(every.max(Duration::from_millis(100))).await;
     }
 }
 

@@ -19,7 +19,7 @@ use super::guard::sample::Data;
 use super::guard::{Chain, bound, confirm, limit, ramp, sample, stabilize};
 use super::law::{self, Input};
 use super::model::{Effect, Kind, Point};
-use super::policy::{Control, Interval, LawSpec, PolicySpec};
+use super::policy::{Actuator, Control, Interval, LawSpec, PolicySpec};
 use super::time::Timestamp;
 
 /// What `decide` needs of a policy's specification.
@@ -35,6 +35,9 @@ pub struct Config<'a> {
     pub max: u32,
     /// How often it ticks.
     pub interval: Interval,
+    /// Whether a task stands against the metric where others would be killed: then kills are launches of it, and the
+    /// room under max bounds them, not the number that there is.
+    pub counter: bool,
     /// Whether the policy has a metric. Without one, a law that needs none may scale in.
     pub metric: bool,
 }
@@ -47,6 +50,13 @@ impl<'a> From<&'a PolicySpec> for Config<'a> {
             min: spec.workload.min,
             max: spec.workload.max,
             interval: spec.interval,
+            counter: matches!(
+                match spec.workload.effect {
+                    Effect::Heats => &spec.hooks.cooler,
+                    Effect::Cools => &spec.hooks.warmer,
+                },
+                Actuator::Task(_)
+            ),
             metric: spec.hooks.metric,
         }
     }
@@ -134,10 +144,13 @@ fn propose(config: &Config<'_>, state: &mut PolicyState, observation: &Observati
     if law.needs_sample() && point.is_none() {
         return Chain::new(desired, 0);
     }
+    // A law that only knows differences may go below no task at all, where that means to launch against them.
+    let lift = if config.counter && law.needs_sample() { room(config, observation) } else { 0 };
+    let lifted = desired.saturating_add(lift);
     let input = Input {
         now: observation.now,
         effect: config.effect,
-        desired,
+        desired: lifted,
         point,
         history: &state.history,
         seen: state.ramp.seen,
@@ -147,12 +160,17 @@ fn propose(config: &Config<'_>, state: &mut PolicyState, observation: &Observati
         scripted: observation.scripted.as_ref(),
     };
     let proposal = law::propose(law, &mut state.law, &input);
-    let raw = i64::from(proposal.count) - i64::from(desired);
+    let raw = i64::from(proposal.count) - i64::from(lifted);
     let mut chain = Chain::new(desired, raw);
     if let Some(note) = proposal.note {
         chain.note(Guard::Law, raw, note);
     }
     chain
+}
+
+/// How many more tasks there is room for (rule 5 of the semantics).
+pub(super) fn room(config: &Config<'_>, observation: &Observation) -> u32 {
+    config.bounds(observation).max.saturating_sub(observation.counts.occupied())
 }
 
 /// Takes in what was carried out of a decision: tasks launched (`to_min` of them only up to min), and tasks killed,

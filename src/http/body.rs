@@ -7,7 +7,7 @@ use axum::extract::rejection::BytesRejection;
 use axum::extract::{FromRequest, Request};
 use serde_json::{Map, Value};
 
-use crate::script::api::units::parse_duration;
+use crate::config::units::parse_duration;
 
 use super::error::{Problem, nearest, shorten};
 

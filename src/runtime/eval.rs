@@ -85,7 +85,7 @@ pub async fn evaluate(
         bounds: evaluated.bounds.is_some().then(|| evaluated.bounds_in_force()),
         budget: None,
         paused: evaluated.paused.is_some(),
-        dry_run: true,
+        dry_run: false,
     };
     let decision = rehearse(&spec, std::mem::take(&mut evaluated.state), &observation);
     let counts = observation.counts;

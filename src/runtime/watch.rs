@@ -144,12 +144,9 @@ impl Watching {
     /// Something happened in a watched folder: a file of ours by name, or something that ours may go through.
     fn notified(&mut self, event: &notify::Event) {
         let counts = match event.kind {
-            EventKind::Access(AccessKind::Close(AccessMode::Write)) | EventKind::Create(_) | EventKind::Remove(_) => {
-                true
-            }
+            EventKind::Access(kind) => kind == AccessKind::Close(AccessMode::Write),
             EventKind::Modify(kind) => !matches!(kind, ModifyKind::Data(_)),
-            EventKind::Any | EventKind::Other => true,
-            EventKind::Access(_) => false,
+            EventKind::Create(_) | EventKind::Remove(_) | EventKind::Any | EventKind::Other => true,
         };
         if !counts {
             return;

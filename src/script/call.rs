@@ -5,10 +5,10 @@
 
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::SystemTime;
 
-use mlua::{Lua, Thread};
+use mlua::Lua;
 use tokio::time::Instant;
 
 use crate::core::intent::Intent;
@@ -39,23 +39,9 @@ pub(crate) struct CallScope {
     pub(crate) recorded: Mutex<Vec<String>>,
     /// What it asked of its workload, in order.
     pub(crate) intents: Mutex<Vec<Intent>>,
-    /// Identity of the coroutine that the hook runs in; see [`CallScope::set_thread`].
-    pub(crate) thread: OnceLock<usize>,
 }
 
 impl CallScope {
-    /// Notes the coroutine that the hook runs in. Whoever makes it calls this before the first poll, so that
-    /// functions that wait can refuse to run in a coroutine of the script's own, which nobody would wake.
-    pub(crate) fn set_thread(&self, thread: &Thread) {
-        // A scope belongs to one call, so a second setting could only repeat the first.
-        self.thread.get_or_init(|| thread.to_pointer() as usize);
-    }
-
-    /// Whether the code that runs now is in the hook's own coroutine; true while nobody has noted one.
-    pub(crate) fn in_own_thread(&self, lua: &Lua) -> bool {
-        self.thread.get().is_none_or(|own| *own == lua.current_thread().to_pointer() as usize)
-    }
-
     /// The scope of the call that is running in this VM now.
     pub(crate) fn current(lua: &Lua) -> mlua::Result<Arc<Self>> {
         lua.app_data_ref::<Current>()

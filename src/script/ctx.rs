@@ -15,7 +15,8 @@ use crate::core::policy::TaskTemplate;
 use super::call::CallScope;
 use super::convert::{describe, did_you_mean, quote, whole};
 use super::error::Raised;
-use super::stdlib::{Params, RowMetas, seconds};
+use super::params::Params;
+use super::stdlib::{RowMetas, seconds};
 use super::task_table::launch_options;
 use super::{Ctx, Hook, TaskView};
 

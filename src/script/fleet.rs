@@ -14,10 +14,11 @@ use crate::core::model::PolicyName;
 use super::checker::{Findings, Node};
 use super::convert::{describe, quote};
 use super::error::{ScriptError, ScriptErrorKind};
+use super::held::Held;
 use super::policy::Script;
 use super::state::{to_json, to_lua};
 use super::table::{Backends, policy};
-use super::vm::{Done, Held, Job, Vm};
+use super::vm::{Done, Job, Vm};
 use super::{Fleet, FleetRow, Hook, LoadedPolicy, Mode};
 
 /// Most rows of one fleet.
@@ -314,7 +315,7 @@ mod tests {
     #[tokio::test]
     async fn rows_that_come_and_go_a_thousand_times_leave_nothing() {
         let vm = crate::script::vm::tests::vm(&Arc::new(crate::script::pool::Pool::new(1).unwrap()));
-        let source = "local n = 0
+        let source = "local n, alive = 0, setmetatable({}, { __mode = 'k' })
             return {
               discover = function()
                 n = n + 1
@@ -322,14 +323,18 @@ mod tests {
               end,
               policy = function(row)
                 local kept = {}
+                alive[kept] = true
                 return {
                   workload = { command = 'x', max = 1 },
                   metric = function(ctx) kept[#kept + 1] = ctx ctx.state.n = #ctx.tasks return #ctx.history end,
                   target = 1,
                 }
               end,
+              alive = function() local count = 0 for _ in pairs(alive) do count = count + 1 end return count end,
             }";
         let table: Table = vm.in_turn(|_| vm.compile("p.lua", &source.into()).unwrap().call(()).unwrap()).await;
+        let alive: Function = table.raw_get("alive").unwrap();
+        table.raw_remove("alive").unwrap();
         let definition = definition(&table, &mut Findings::new()).unwrap();
         let fleet = FleetScript::new(&vm, definition, vec!["local".to_owned()]).unwrap();
         let ctx = Arc::new(crate::script::Ctx {
@@ -346,33 +351,29 @@ mod tests {
             bounds: crate::core::decision::Bounds { min: 0, max: 1 },
         });
         let wall = Duration::from_secs(60);
-        let mut after_ten = 0;
-        for round in 0..1000 {
+        for _ in 0..1000 {
             for row in fleet.discover(wall).await.unwrap() {
                 let seen = row.policy.unwrap().script.observe(Arc::clone(&ctx), wall).await;
                 assert_eq!(seen.sample.fresh(), Some(0.0), "{:?}", seen.errors);
             }
-            if round == 10 {
-                after_ten = settled(&vm, usize::MAX).await;
-            }
         }
-        let after = settled(&vm, after_ten + (128 << 10)).await;
-        assert!(after <= after_ten + (128 << 10), "{after_ten} bytes after 10 rounds, {after} after 1000");
-    }
-
-    /// The VM's memory once rows have been let go of, which happens on the pool: waits until it is at most `enough`,
-    /// within reason.
-    async fn settled(vm: &Arc<Vm>, enough: usize) -> usize {
-        let mut memory = usize::MAX;
-        for _ in 0..2000 {
-            let work = Arc::clone(vm);
-            let collect =
-                async move { work.in_turn(|lua| lua.gc_collect().map(|()| lua.used_memory()).unwrap()).await };
-            memory = vm.pool.spawn(collect).await.unwrap();
-            if memory <= enough {
+        // Rows are let go of on the pool, soon after they are dropped.
+        let mut left = u32::MAX;
+        for _ in 0..1000 {
+            let (vm, alive) = (Arc::clone(&vm), alive.clone());
+            let count = async move {
+                vm.in_turn(|lua| {
+                    lua.gc_collect().and_then(|()| lua.gc_collect()).and_then(|()| alive.call(())).unwrap()
+                })
+                .await
+            };
+            left = fleet.inner.refs.vm().pool.spawn(count).await.unwrap();
+            if left == 3 {
                 break;
             }
         }
-        memory
+        assert_eq!(left, 3, "only the rows of the last discovery are left");
+        // Two thousand rows at 3 KB and more each would be beyond this.
+        assert!(vm.memory() < 4 << 20, "{} bytes", vm.memory());
     }
 }

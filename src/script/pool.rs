@@ -31,8 +31,9 @@ impl Pool {
             .worker_threads(threads.max(1))
             .thread_name_fn(move || format!("setpoint-script-{}", counter.fetch_add(1, Ordering::Relaxed)))
             .thread_stack_size(STACK)
-            // A fresh call comes through the global queue; it must not wait for those that go round locally.
-            .global_queue_interval(1)
+            // Fresh calls come through the global queue, those that were cut into slices go round locally. Taking from
+            // both in turns, neither waits for more than a slice of the other; at 1 the local ones could starve.
+            .global_queue_interval(2)
             .on_thread_start(lower_priority)
             .enable_time()
             .build()?;

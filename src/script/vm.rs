@@ -23,7 +23,9 @@ use super::call::{CallScope, HostShared};
 use super::error::{ScriptError, ScriptErrorKind};
 use super::fault::{Fault, PRELUDE, Sources};
 use super::meter::{Answer, Budget, Meter, Trip};
+use super::params::Params;
 use super::pool::Pool;
+use super::require::Files;
 use super::{Hook, Limits, Mode, stdlib};
 
 /// One file's VM.
@@ -76,14 +78,14 @@ impl Vm {
         pool: Arc<Pool>,
         chunk: String,
         name: PolicyName,
-        params: stdlib::Params,
+        params: Params,
         folder: std::path::PathBuf,
     ) -> mlua::Result<Arc<Self>> {
         let lua = Lua::new();
         let meter = Arc::new(Meter::new());
         lua.set_app_data(Arc::clone(&shared));
         lua.set_app_data(params);
-        lua.set_app_data(stdlib::Files::new(folder));
+        lua.set_app_data(Files::new(folder));
         let sources = Arc::new(Sources::default());
         lua.set_app_data(Arc::clone(&sources));
         let environment = stdlib::environment(&lua, &meter)?;
@@ -160,7 +162,6 @@ impl Vm {
             recorded: Mutex::default(),
             intents: Mutex::default(),
             // Waiting passes through a script's own coroutines (see the prelude), so none is singled out.
-            thread: std::sync::OnceLock::new(),
         }
     }
 
@@ -317,40 +318,6 @@ fn seed(job: &Job<'_>) -> u64 {
         .fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3))
 }
 
-/// Lua values that outlive a call. They are let go on a script thread and under the VM's turn: letting go of one waits
-/// for the VM, and the control loop must not.
-pub(super) struct Held<T: Send + 'static> {
-    value: Option<T>,
-    vm: Arc<Vm>,
-}
-
-impl<T: Send + 'static> Held<T> {
-    /// Holds values of a VM.
-    pub(super) const fn new(vm: Arc<Vm>, value: T) -> Self {
-        Self { value: Some(value), vm }
-    }
-
-    /// The VM.
-    pub(super) const fn vm(&self) -> &Arc<Vm> {
-        &self.vm
-    }
-
-    /// The values.
-    pub(super) fn get(&self) -> &T {
-        self.value.as_ref().expect("invariant: values are taken out by drop alone")
-    }
-}
-
-impl<T: Send + 'static> Drop for Held<T> {
-    fn drop(&mut self) {
-        let (value, vm) = (self.value.take(), Arc::clone(&self.vm));
-        let pool = Arc::clone(&vm.pool);
-        drop(pool.spawn(async move {
-            vm.in_turn(|_| drop(value)).await;
-        }));
-    }
-}
-
 #[cfg(test)]
 pub(super) mod tests {
     use std::sync::atomic::AtomicBool;
@@ -369,7 +336,7 @@ pub(super) mod tests {
         let limits = Limits { cpu: Duration::from_secs(3600), ..Limits::default() };
         let io = tokio::runtime::Handle::current();
         let shared = Arc::new(HostShared::new(limits, Permissions::default(), crate::script::Natives::default(), io));
-        let (name, params) = (PolicyName::from("p"), stdlib::Params::default());
+        let (name, params) = (PolicyName::from("p"), Params::default());
         Vm::new(shared, Arc::clone(pool), "p.lua".to_owned(), name, params, ".".into()).unwrap()
     }
 

@@ -42,6 +42,16 @@ fn shown(output: &Output) -> String {
     format!("exit {code}\n{out}{err}")
 }
 
+/// A child that a failing test does not leave behind.
+struct Child(std::process::Child);
+
+impl Drop for Child {
+    fn drop(&mut self) {
+        self.0.kill().ok();
+        self.0.wait().ok();
+    }
+}
+
 const VERBS: [&str; 13] = [
     "run",
     "check",
@@ -185,7 +195,7 @@ fn status_is_a_table_a_policy_or_json() {
         assert_snapshot!(host.ask(&["status"]), @r"
         exit 0
         POLICY     TASKS  IN FLIGHT  SAMPLE  SETPOINT  LAST DECISION
-        caches/eu    4/5          1   error         0  policies/caches.lua: expected `end` · override max=5 · paused (deploy) · -
+        caches/eu    4/5          1   error         0  the file differs from what runs: policies/caches.lua: expected `end` · override max=5 · paused (deploy) · -
         queue        4/5          1    7.25         0  launch 1: at most 1 at once: +2 → +1
         ");
         assert_snapshot!(host.ask(&["status", "queue"]), @r"
@@ -238,15 +248,15 @@ fn status_is_a_table_a_policy_or_json() {
 #[test]
 fn status_watches_until_it_is_interrupted() {
     let host = Host::start(None);
-    let mut child =
-        command(&["status", "--watch=100ms", "--server", &host.address]).stdout(Stdio::piped()).spawn().unwrap();
-    let tables = BufReader::new(child.stdout.take().unwrap())
+    let mut command = command(&["status", "--watch=100ms", "--server", &host.address]);
+    let mut child = Child(command.stdout(Stdio::piped()).spawn().unwrap());
+    let tables = BufReader::new(child.0.stdout.take().unwrap())
         .lines()
         .filter(|line| line.as_ref().is_ok_and(|line| line.starts_with("POLICY")));
     assert_eq!(tables.take(3).count(), 3);
-    let pid = rustix::process::Pid::from_child(&child);
+    let pid = rustix::process::Pid::from_child(&child.0);
     rustix::process::kill_process(pid, rustix::process::Signal::INT).unwrap();
-    assert!(child.wait().unwrap().success());
+    assert!(child.0.wait().unwrap().success());
 }
 
 #[test]
@@ -430,6 +440,61 @@ fn a_reader_that_goes_away_is_no_error() {
     drop(child.stdout.take());
     let output = child.wait_with_output().unwrap();
     assert_eq!(shown(&output), "exit 0\n");
+}
+
+const HOLD: &str =
+    "return { interval = \"50ms\", workload = { command = \"sleep 60\", effect = \"heats\", min = 0, max = 3 },
+  metric = function(ctx) return ctx.running end, target = 2 }";
+
+#[test]
+fn check_and_eval_say_what_a_policy_is_and_would_do() {
+    let dir = tempfile::tempdir().unwrap();
+    let write = |file: &str, text: &str| std::fs::write(dir.path().join(file), text).unwrap();
+    write("hold.lua", HOLD);
+    write("hold_test.lua", "this is a spec and not even Lua");
+    assert_eq!(setpoint_in(dir.path(), &["check", "."]), "exit 0\n./hold.lua: ok\n");
+    let json = command(&["eval", "hold.lua", "--json"]).current_dir(dir.path()).output().unwrap();
+    let policy: serde_json::Value = serde_json::from_slice(&json.stdout).unwrap();
+    assert_eq!((&policy["name"], &policy["decision"]["raw"]), (&"hold".into(), &2.into()));
+    assert_eq!(policy["sample"]["value"], 0.0);
+
+    write("wrong.lua", "return {\n  interval = \"1s\",\n  metrik = 1,\n}\n");
+    let said = setpoint_in(dir.path(), &["check", "."]);
+    assert!(said.starts_with("exit 78\n") && said.contains("./hold.lua: ok"), "{said}");
+    assert!(said.contains("did you mean `metric`?"), "{said}");
+    let json = command(&["check", ".", "--json"]).current_dir(dir.path()).output().unwrap();
+    assert_eq!(json.status.code(), Some(78));
+    let checked: serde_json::Value = serde_json::from_slice(&json.stdout).unwrap();
+    assert_eq!((&checked["files"][0]["ok"], &checked["files"][1]["ok"]), (&true.into(), &false.into()));
+    assert!(setpoint_in(dir.path(), &["eval", "wrong.lua"]).starts_with("exit 78\n"));
+    assert!(setpoint_in(dir.path(), &["run", ".", "--no-listen"]).starts_with("exit 78\n"));
+    assert!(setpoint_in(dir.path(), &["run", "hold.lua", "--no-listen", "--set", "max=3"]).starts_with("exit 2\n"));
+}
+
+#[test]
+fn a_run_takes_its_settings_from_the_layers_and_ends_when_it_is_told() {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("hold.lua"), HOLD).unwrap();
+    std::fs::write(dir.path().join("setpoint.toml"), "lisen = \"127.0.0.1:0\"\n").unwrap();
+    let said = setpoint_in(dir.path(), &["run", "hold.lua", "--for", "1s"]);
+    assert!(said.starts_with("exit 78\n") && said.contains("did you mean `listen`?"), "{said}");
+    std::fs::write(dir.path().join("setpoint.toml"), "listen = \"127.0.0.1:0\"\ndry_run = true\n").unwrap();
+    let said = setpoint_in(dir.path(), &["run", "hold.lua", "--for", "200ms", "--log", "error"]);
+    assert_eq!(said, "exit 0\n");
+
+    let mut command = command(&["run", "hold.lua"]);
+    let mut child = Child(command.current_dir(dir.path()).stderr(Stdio::piped()).spawn().unwrap());
+    let mut lines = BufReader::new(child.0.stderr.take().unwrap()).lines().map(Result::unwrap);
+    let listening = lines.find(|line| line.contains("listening")).unwrap();
+    let listening: serde_json::Value = serde_json::from_str(&listening).unwrap();
+    let server = listening["address"].as_str().unwrap();
+    let status = setpoint(&["status", "--server", server]);
+    assert!(status.starts_with("exit 0\n") && status.contains("\nhold "), "{status}");
+    let pid = rustix::process::Pid::from_child(&child.0);
+    rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
+    // Reading on until the end keeps the pipe from filling.
+    assert!(lines.any(|line| line.contains("\"code\":0")));
+    assert!(child.0.wait().unwrap().success());
 }
 
 /// The real API over an engine that is played: it shows two policies and says yes to most commands.

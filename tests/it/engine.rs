@@ -124,7 +124,9 @@ async fn victims_and_drain_say_who_goes_and_when() {
     assert_eq!(scratch.living_tasks().len(), 4, "it lives while drain says false");
     scratch.write("drained", "");
     setpoint.running("p", 3).await;
-    let left: Vec<String> = setpoint.tasks().await.iter().map(|task| task["id"].to_string()).collect();
+    let left = setpoint.tasks().await;
+    let left: Vec<String> =
+        left.iter().filter(|task| task["state"] == "running").map(|task| task["id"].to_string()).collect();
     assert!(!left.contains(&tasks[0]["id"].to_string()), "the oldest went: {tasks:?} {left:?}");
     // The way out does not wait an hour for tasks that do not drain.
     std::fs::remove_file(scratch.path("drained")).expect("removed");
@@ -196,7 +198,7 @@ async fn warmer_and_cooler_may_be_tasks_and_a_missing_one_says_so() {
 return {{
   interval = "100ms",
   workload = {{ kind = "jobs", effect = "heats", min = 0, max = 3 }},
-  control = {{ per_task = 5, cooldown = "1h" }},
+  control = {{ per_task = 5, cooldown = {{ up = "1h" }} }},
   metric = function() return tonumber(fs.read("heat")) end,
   target = 20,
   {actuators}
@@ -209,16 +211,22 @@ return {{
     setpoint.running("both", 2).await;
     setpoint.running("warmer", 2).await;
     assert!(setpoint.tasks().await.iter().all(|task| task["by"] == "warmer"));
-    setpoint.stop().await;
-
     scratch.replace("heat", "30");
-    let mut setpoint = Setpoint::run(&scratch, ["both.lua", "warmer.lua"]);
-    setpoint.running("both", 2).await;
+    setpoint.running("both", 3).await;
     let tasks = setpoint.tasks().await;
-    assert!(tasks_of(&tasks, "both").iter().all(|task| task["by"] == "cooler"), "{tasks:?}");
-    let policy = setpoint.ticks("warmer", 3).await;
-    assert_eq!(policy["tasks"]["running"], 0);
-    assert!(reasons(&policy).contains("too hot, no cooler"), "{policy}");
+    let coolers = tasks_of(&tasks, "both").iter().filter(|task| task["by"] == "cooler").count();
+    assert_eq!(coolers, 1, "too hot by two tasks, and room for one: {tasks:?}");
+    let policy = setpoint
+        .policy_until("warmer", "the lack of a cooler to be said", |policy| {
+            reasons(policy).contains("too hot, no cooler")
+        })
+        .await;
+    assert_eq!(policy["tasks"]["running"], 2, "{policy}");
+    setpoint.stop().await;
+    // With nothing to kill, the cooler is launched all the same.
+    let mut setpoint = Setpoint::run(&scratch, ["both.lua"]);
+    setpoint.policy_until("both", "two coolers", |policy| policy["tasks"]["running"] == 2).await;
+    assert!(setpoint.tasks().await.iter().all(|task| task["by"] == "cooler"));
 }
 
 /// The four functions are all the user's own; what is scaled is a real HTTP server's number of workers.
@@ -301,7 +309,7 @@ return {
 async fn a_dry_run_and_eval_touch_nothing() {
     let scratch = Scratch::new();
     scratch.write("want", "4");
-    scratch.policy("p", &wanting(r#"cooler = function(n, ctx) ctx.workload:launch(n) end,"#));
+    scratch.policy("p", &wanting("cooler = function(n, ctx) ctx.workload:launch(n) end,"));
     let mut setpoint = Setpoint::run(&scratch, ["p.lua", "--dry-run"]);
     let policy = setpoint.ticks("p", 4).await;
     assert_eq!((&policy["decision"]["raw"], &policy["decision"]["adjustment"]), (&json!(4), &json!(0)), "{policy}");
@@ -370,11 +378,9 @@ async fn a_slow_or_stuck_policy_delays_no_other() {
     let mut setpoint = Setpoint::run(&scratch, ["stuck.lua", "fine.lua"]);
     setpoint.ticks("fine", 20).await;
     let stuck = setpoint.ticks("stuck", 3).await;
-    assert_eq!(
-        (&stuck["sample"]["kind"], &stuck["script"]["error"]["kind"]),
-        (&json!("error"), &json!("cpu")),
-        "{stuck}"
-    );
+    assert_eq!(stuck["sample"]["kind"], "error", "{stuck}");
+    // Which of the two limits comes first depends on how busy the machine is.
+    assert!(["cpu", "deadline"].contains(&stuck["script"]["error"]["kind"].as_str().unwrap_or_default()), "{stuck}");
     // Saving a mended file ends the penalty.
     scratch.policy("stuck", &scratch.read("fine.lua"));
     let mended = setpoint.policy_until("stuck", "a value", |policy| policy["sample"]["kind"] == "value").await;

@@ -4,7 +4,7 @@ use std::os::unix::fs::symlink;
 
 use serde_json::Value;
 
-use crate::support::{GENEROUS, Scratch, Setpoint, wait_until};
+use crate::support::{GENEROUS, Scratch, Setpoint, setting, wait_until};
 
 /// A policy that holds `n` tasks, remembers how often it was asked, and says which version it is by its metric.
 fn version(metric: u32, n: u32) -> String {
@@ -26,7 +26,9 @@ fn metric(policy: &Value) -> f64 {
 }
 
 async fn until_metric(setpoint: &mut Setpoint, value: f64) -> Value {
-    setpoint.policy_until("p", &format!("the metric to be {value}"), |policy| metric(policy) == value).await
+    setpoint
+        .policy_until("p", &format!("the metric to be {value}"), |policy| (metric(policy) - value).abs() < 1e-9)
+        .await
 }
 
 /// Until a refused reload shows.
@@ -187,7 +189,7 @@ async fn files_come_and_go_in_a_watched_folder() {
 /// `SETPOINT_RELOADS` reloads (1,000 in the campaign) while the policy ticks ten times a second.
 #[tokio::test(flavor = "multi_thread")]
 async fn many_reloads_under_load_miss_no_tick_and_hold_no_memory() {
-    let reloads: u32 = std::env::var("SETPOINT_RELOADS").ok().and_then(|n| n.parse().ok()).unwrap_or(100);
+    let reloads: u32 = u32::try_from(setting("SETPOINT_RELOADS", 100)).expect("a number of reloads");
     let scratch = Scratch::new();
     scratch.policy("p", &version(0, 2));
     scratch.policy("other", &version(0, 2));

@@ -1,5 +1,5 @@
 -- NAME.lua: keep the folder jobs/ empty with between 0 and 8 workers.
---   setpoint run NAME.lua
+--   mkdir -p jobs done && setpoint run NAME.lua
 --
 -- Every second the host asks `metric` how many files wait, compares that with `target`, and launches or kills workers
 -- until there are as many as the work asks for. Save this file while it runs: the next tick uses the new version.
@@ -19,7 +19,7 @@ return {
   -- What is launched. A command that is a string goes to `sh -c`; a list is run as it is.
   workload = {
     backend = "local",
-    command = [[for job in jobs/*; do mv "$job" done/ 2>/dev/null && sleep 1; done]],
+    command = [[for job in jobs/*; do if mv "$job" done/ 2>/dev/null; then sleep 1; fi; done]],
     kind = "jobs", -- a worker that has found no more work ends; "service" would replace it
     effect = "cools", -- more workers lower the metric; "heats" is for metrics that they raise
     min = 0,
@@ -30,7 +30,7 @@ return {
   -- How a deviation becomes a number of workers, and what keeps it from doing so too eagerly.
   control = {
     per_task = p.per_worker,
-    tolerance = 2, -- deviations up to this are left alone
+    tolerance = 0, -- deviations up to this are left alone
     cooldown = { up = "2s" },
   },
 

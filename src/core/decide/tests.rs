@@ -15,7 +15,15 @@ fn heats() -> Control {
 }
 
 fn config(control: &Control) -> Config<'_> {
-    Config { control, effect: Effect::Heats, min: 0, max: 100, interval: Interval::fixed(SECOND), metric: true }
+    Config {
+        control,
+        effect: Effect::Heats,
+        min: 0,
+        max: 100,
+        interval: Interval::fixed(SECOND),
+        counter: false,
+        metric: true,
+    }
 }
 
 /// `wanted` more tasks than the `running` ones, at second `second`.

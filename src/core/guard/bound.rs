@@ -7,7 +7,7 @@
 use std::sync::Arc;
 
 use super::{Chain, most};
-use crate::core::decide::Config;
+use crate::core::decide::{Config, room};
 use crate::core::decision::{Bounds, Detail, Guard, Observation};
 
 /// Brings the adjustment within min and max. `kills` says whether the sample allows a scale-in.
@@ -15,6 +15,11 @@ pub(in crate::core) fn apply(chain: &mut Chain, config: &Config<'_>, observation
     let Bounds { min, max } = config.bounds(observation);
     let min_is_theirs = min != config.min;
     let max_is_theirs = max != config.max;
+    let room = i64::from(room(config, observation));
+    if config.counter && chain.adjustment < 0 && i64::from(min) <= chain.desired {
+        chain.set(Guard::Max, chain.adjustment.max(-room), || Detail::Bound { bound: max, overridden: max_is_theirs });
+        return;
+    }
     let missing = i64::from(min) - chain.desired;
     if chain.adjustment < missing {
         chain.set(Guard::Min, missing, || Detail::Bound { bound: min, overridden: min_is_theirs });
@@ -25,7 +30,6 @@ pub(in crate::core) fn apply(chain: &mut Chain, config: &Config<'_>, observation
         capped = 0;
     }
     chain.set(Guard::Max, capped, || Detail::Bound { bound: max, overridden: max_is_theirs });
-    let room = i64::from(max.saturating_sub(observation.counts.occupied()));
     if room < chain.adjustment {
         let killing = observation.counts.killing;
         let text = format!("room for {room} under max {max} while {killing} tasks are still ending");

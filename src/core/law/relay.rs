@@ -17,8 +17,9 @@
 //! them, as the original had it; and nothing in flight is taken off. Without, the present deviation is
 //! corrected by what is in flight, and the window keeps what was measured.
 //!
-//! S_j needs no sine per term: sin(φ − θ) · A = Im X · cos θ − Re X · sin θ, and the angles θ are multiples
-//! of 2π/N, so one table serves all bins.
+//! S_j needs no sine per term: sin(φ − θ) · A = Im X · cos θ − Re X · sin θ, and the angles θ depend on N only,
+//! so a table for each length serves all windows of it. A window is real, so a transform of half its length does
+//! where that is even.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -29,13 +30,17 @@ use rustfft::num_complex::Complex;
 use rustfft::{Fft, FftPlannerScalar};
 
 use super::{Input, to_count};
-use crate::core::model::Effect;
+use crate::core::model::{Effect, Point};
 
 /// ΣX counts as zero up to this share of Σ|h|.
 const NO_VARIATION: f64 = 1e-9;
 
-/// Plans that a thread keeps. Policies that started together have windows of the same length.
-const PLANS: usize = 16;
+/// Angles that a thread keeps, over all lengths (4 MiB). Policies that started together have windows of the same
+/// length, and in the end the length is their lookback.
+const ANGLES: usize = 1 << 18;
+
+/// Terms of S_j that are summed side by side.
+const LANES: usize = 4;
 
 thread_local! {
     static SPECTRA: RefCell<Spectra> = RefCell::default();
@@ -67,11 +72,11 @@ fn variable(input: &Input<'_>, compat: bool) -> f64 {
     let ramp = if compat { (input.ramp as usize).saturating_sub(skipped) } else { 0 };
     SPECTRA.with_borrow_mut(|spectra| {
         spectra.window.clear();
-        spectra.window.extend(input.history.iter().map(|point| Complex::from(point.deviation())));
+        spectra.window.extend(input.history.iter().map(Point::deviation));
         for early in spectra.window.iter_mut().take(ramp) {
-            *early = Complex::default();
+            *early = 0.0;
         }
-        let mean = spectra.window.iter().map(|h| h.re).sum::<f64>() / spectra.window.len().max(1) as f64;
+        let mean = spectra.window.iter().sum::<f64>() / spectra.window.len().max(1) as f64;
         let correction = spectra.weight(compat) * mean;
         // A window of figures near the end of the range has no finite mean; the error alone still has a sign.
         if correction.is_finite() { error - correction } else { error }
@@ -82,77 +87,117 @@ fn variable(input: &Input<'_>, compat: bool) -> f64 {
 #[derive(Default)]
 struct Spectra {
     plans: BTreeMap<usize, Plan>,
-    /// The window, and then its transform.
-    window: Vec<Complex<f64>>,
+    window: Vec<f64>,
+    buffer: Vec<Complex<f64>>,
     scratch: Vec<Complex<f64>>,
 }
 
 /// What depends on the length of a window only.
 struct Plan {
+    /// Of the window's length, or of half of it where that is whole.
     fft: Arc<dyn Fft<f64>>,
-    /// cos and sin of 2πk/N.
+    /// cos and sin of 2πj/N.
     circle: Vec<Complex<f64>>,
+    /// cos and sin of 2πjk/N for each bin j and each k of its cycle, [`LANES`] at a time; zeros at the end of a bin.
+    angles: Vec<([f64; LANES], [f64; LANES])>,
+    /// Where each bin's angles end, from bin 1.
+    ends: Vec<usize>,
 }
 
 impl Plan {
     fn new(length: usize) -> Self {
         // The scalar transform gives the same bits on every processor of an architecture, so that a recorded
-        // decision replays exactly; the vectorised ones would save about a third of the time.
-        let fft = FftPlannerScalar::new().plan_fft_forward(length);
-        let circle = (0..length).map(|k| Complex::cis(TAU * k as f64 / length as f64)).collect();
-        Self { fft, circle }
+        // decision replays exactly.
+        let fft = FftPlannerScalar::new().plan_fft_forward(if length.is_multiple_of(2) { length / 2 } else { length });
+        let circle: Vec<_> = (0..length).map(|k| Complex::cis(TAU * k as f64 / length as f64)).collect();
+        let (mut angles, mut ends) = (Vec::with_capacity(Self::size(length)), Vec::new());
+        for j in 1..length / 2 {
+            let terms = length.div_ceil(j) + 1;
+            for first in (0..terms).step_by(LANES) {
+                let angle = |lane: usize| (first + lane < terms).then(|| circle[(first + lane) * j % length]);
+                let lanes = std::array::from_fn::<_, LANES, _>(|lane| angle(lane).unwrap_or_default());
+                angles.push((lanes.map(|angle| angle.re), lanes.map(|angle| angle.im)));
+            }
+            ends.push(angles.len());
+        }
+        Self { fft, circle, angles, ends }
+    }
+
+    /// About how many groups of angles a length needs.
+    fn size(length: usize) -> usize {
+        (1..length / 2).map(|j| (length.div_ceil(j) + 1).div_ceil(LANES)).sum()
     }
 }
 
 impl Spectra {
-    /// K of the window, which it replaces by its transform.
+    /// K of the window.
     fn weight(&mut self, compat: bool) -> f64 {
         let length = self.window.len();
         let undefined = if compat { 1.0 } else { 0.0 };
         if length < 4 {
             return undefined;
         }
-        let size: f64 = self.window.iter().map(|h| h.re.abs()).sum();
-        if self.plans.len() >= PLANS && !self.plans.contains_key(&length) {
-            self.plans.clear();
+        if !self.plans.contains_key(&length) {
+            let kept: usize = self.plans.values().map(|plan| plan.angles.len() * LANES).sum();
+            if kept > ANGLES {
+                self.plans.clear();
+            }
         }
         let plan = self.plans.entry(length).or_insert_with(|| Plan::new(length));
-        self.scratch.resize(plan.fft.get_inplace_scratch_len(), Complex::default());
-        plan.fft.process_with_scratch(&mut self.window, &mut self.scratch);
-        let bins = &self.window[1..length / 2];
+        transform(plan, &self.window, &mut self.buffer, &mut self.scratch);
+        let bins = &self.buffer[1..length / 2];
         let sum: Complex<f64> = bins.iter().sum();
+        let size: f64 = self.window.iter().map(|h| h.abs()).sum();
         if sum.norm() <= NO_VARIATION * size {
             return undefined;
         }
-        let mut amplitudes = 0.0;
-        let mut weight = 0.0;
-        for (j, bin) in (1..).zip(bins) {
-            let amplitude = bin.norm();
+        let (mut amplitudes, mut weight, mut start) = (0.0, 0.0, 0);
+        for (bin, end) in bins.iter().zip(&plan.ends) {
+            let amplitude = bin.norm_sqr().sqrt();
             amplitudes += amplitude;
-            let cycle = cycle(*bin, j, &plan.circle);
+            let cycle = cycle(*bin, &plan.angles[start..*end]);
             if cycle > 0.0 {
                 // A · sin φ / S, where `cycle` is A · S and Im X is A · sin φ.
                 weight += amplitude * bin.im / cycle;
             }
+            start = *end;
         }
         weight / amplitudes
     }
 }
 
+/// The window's transform in `buffer`, of which the first half is of use.
+fn transform(plan: &Plan, window: &[f64], buffer: &mut Vec<Complex<f64>>, scratch: &mut Vec<Complex<f64>>) {
+    buffer.clear();
+    scratch.resize(plan.fft.get_inplace_scratch_len(), Complex::default());
+    if !window.len().is_multiple_of(2) {
+        buffer.extend(window.iter().map(Complex::from));
+        plan.fft.process_with_scratch(buffer, scratch);
+        return;
+    }
+    // Two real figures in one complex one: Z = E + i·O, of which X_j = E_j + e^(−2πij/N) · O_j.
+    buffer.extend(window.chunks_exact(2).map(|pair| Complex::new(pair[0], pair[1])));
+    plan.fft.process_with_scratch(buffer, scratch);
+    let half = buffer.len();
+    for j in 1..=half / 2 {
+        let (one, two) = (buffer[j], buffer[half - j].conj());
+        let even = (one + two) / 2.0;
+        let odd = Complex::new(one.im - two.im, two.re - one.re) / 2.0 * plan.circle[j].conj();
+        buffer[j] = even + odd;
+        // E and O are transforms of real figures, and the twiddle at N/2 − j is the mirrored one.
+        buffer[half - j] = (even - odd).conj();
+    }
+}
+
 /// A_j · S_j: one whole cycle of bin j and one sample more.
-fn cycle(bin: Complex<f64>, j: usize, circle: &[Complex<f64>]) -> f64 {
-    let length = circle.len();
-    let mut at = 0;
-    let mut sum = 0.0;
-    for _ in 0..=length.div_ceil(j) {
-        let angle = circle[at];
-        sum += (bin.im * angle.re - bin.re * angle.im).abs();
-        at += j;
-        if at >= length {
-            at -= length;
+fn cycle(bin: Complex<f64>, angles: &[([f64; LANES], [f64; LANES])]) -> f64 {
+    let mut sums = [0.0; LANES];
+    for (cos, sin) in angles {
+        for lane in 0..LANES {
+            sums[lane] += (bin.im * cos[lane] - bin.re * sin[lane]).abs();
         }
     }
-    sum
+    sums.iter().sum()
 }
 
 #[cfg(test)]
@@ -178,8 +223,7 @@ mod tests {
     }
 
     fn weight(window: &[f64], compat: bool) -> f64 {
-        let mut spectra = Spectra { window: window.iter().map(|h| Complex::from(*h)).collect(), ..Spectra::default() };
-        spectra.weight(compat)
+        Spectra { window: window.to_vec(), ..Spectra::default() }.weight(compat)
     }
 
     #[test]

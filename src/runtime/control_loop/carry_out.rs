@@ -29,8 +29,15 @@ use super::tick::{deadline, with_plan};
 
 impl Loop {
     /// Records and carries out a plan; `order` is what `victims` said.
-    pub(super) fn carry_out(&mut self, key: usize, decision: Decision, plan: Plan, order: Vec<TaskId>) {
+    pub(super) fn carry_out(&mut self, key: usize, decision: Decision, mut plan: Plan, order: Vec<TaskId>) {
         let at = self.clock.now();
+        if let Some(error) = self.store.as_ref().and_then(super::Store::failure)
+            && !plan.launches.is_empty()
+        {
+            tracing::warn!(error = %error, "nothing is launched while the state cannot be written");
+            plan.refused += plan.launched();
+            plan.launches.clear();
+        }
         let Some(policy) = self.policy(key) else { return };
         // Replacements that wait go first: nothing has to be killed for them.
         let cancelled = policy.ledger.cancel_waiting(plan.kills);
@@ -46,18 +53,21 @@ impl Loop {
                 victims.push(id);
             }
         }
+        // The timers move before the intents are recorded, so that both are in the same write: a crash in between must
+        // not forget a cooldown that the launch has started.
+        let killed = cancelled + victims.len() as u32;
+        settle(&mut policy.state, at, plan.launched(), killed, decision.to_min);
         let mut launched = 0;
         for launch in &plan.launches {
             let n = self.launch(key, launch.n, launch.template.clone(), launch.by);
             launched += if launch.by == By::Helper { 0 } else { n };
         }
-        let killed = cancelled + self.kill(key, &victims);
+        self.kill(key, &victims);
         let Some(policy) = self.policy(key) else { return };
         let acted = i64::from(launched) - i64::from(killed);
         policy.refused = plan.refused + plan.launched().saturating_sub(launched);
         policy.acted = acted;
         policy.tasks_changed();
-        settle(&mut policy.state, at, launched, killed, decision.to_min);
         self.spend((launched + killed).saturating_sub(decision.to_min));
         self.conclude(key, with_plan(decision, &plan, acted));
     }

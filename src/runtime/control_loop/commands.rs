@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime};
 
 use tokio::time::Instant;
 
-use crate::core::decision::{Guard, Observation};
+use crate::core::decision::Observation;
 use crate::core::ledger::Ledger;
 use crate::core::model::{PolicyName, TaskState};
 use crate::script::Observed;
@@ -183,14 +183,13 @@ impl Loop {
             bounds: policy.bounds.is_some().then(|| policy.bounds_in_force()),
             budget,
             paused: policy.paused.is_some(),
-            dry_run: true,
+            dry_run: false,
         };
         let decision = rehearse(&spec, policy.state.clone(), &observation);
         let mut snapshot = policy.snapshot(now, wall);
         snapshot.sample = Some(observation.sample);
         snapshot.setpoint = observation.setpoint;
         snapshot.script.error = observed.errors.into_iter().next().map(Arc::new);
-        debug_assert!(decision.reasons.iter().all(|reason| reason.guard != Guard::Intent), "nothing was planned");
         snapshot.decision = Some(Arc::new(decision));
         answer(request, Ok(Some(Arc::new(snapshot))));
     }

@@ -292,9 +292,11 @@ impl Loop {
     }
 
     /// Hands writes to the store. With `sync`, gives what to wait for; without a store there is nothing to wait for.
-    fn write(&mut self, writes: Vec<Write>, sync: bool) -> Option<oneshot::Receiver<Result<(), StoreError>>> {
+    fn write(&mut self, mut writes: Vec<Write>, sync: bool) -> Option<oneshot::Receiver<Result<(), StoreError>>> {
         let store = self.store.as_ref()?;
         if sync {
+            // Timers mean nothing without the clock that they count in.
+            writes.push(Write::Clock(self.clock.now(), self.clock.wall()));
             let (done, durable) = oneshot::channel();
             store.submit(writes, true, Some(done));
             Some(durable)

@@ -368,6 +368,8 @@ impl Loop {
     }
 
     fn take_over(&mut self, key: usize, next: Generation, now: Instant) {
+        let source = self.policy(key).and_then(|policy| policy.source);
+        let refused = source.and_then(|index| self.sources[index].refused.clone());
         let Some(policy) = self.policy(key) else { return };
         let first = policy.active.is_none();
         let had_ended = policy.ended.take();
@@ -376,6 +378,7 @@ impl Loop {
         }
         let interval = policy.interval;
         policy.adopt(next, now);
+        policy.refusal = refused;
         let faster = policy.interval != interval;
         let (name, generation) = (policy.name.clone(), policy.generation);
         if first {

@@ -354,7 +354,7 @@ impl Loop {
         for (key, policy) in self.policies.iter_mut().enumerate() {
             let Some(policy) = policy else { continue };
             // Histories change with every tick; a tenth of them is written each second.
-            let turn = (self.saves + key) % SAVE_HISTORY_EVERY == 0;
+            let turn = (self.saves + key).is_multiple_of(SAVE_HISTORY_EVERY);
             if std::mem::take(&mut policy.dirty) || (turn && policy.aged) {
                 policy.aged = false;
                 writes.push(Write::Policy(policy.name.clone(), Box::new(policy.record())));

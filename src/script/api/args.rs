@@ -9,7 +9,6 @@ use std::time::Duration;
 use mlua::{FromLua, Function, IntoLuaMulti, Lua, MultiValue, Table, Value};
 
 use super::secret::{Secret, SecretText};
-use super::units;
 use crate::script::call::{CallScope, HostShared, Refused};
 
 /// The arguments of one call of a module function.
@@ -42,24 +41,10 @@ where
     R: IntoLuaMulti,
 {
     lua.create_async_function(move |lua, values: MultiValue| {
-        let begun = own_scope(&lua, name).and_then(|scope| Ok((scope, Args::new(name, values, most)?)));
+        let begun = CallScope::current(&lua).and_then(|scope| Ok((scope, Args::new(name, values, most)?)));
         let begun = begun.map(|(scope, args)| body(lua, scope, args));
         async move { begun?.await }
     })
-}
-
-/// The scope of the running call, for a function that waits: a coroutine of the script's own is refused, since
-/// its `coroutine.resume` would see the suspension, and nothing would take it up again.
-pub(crate) fn own_scope(lua: &Lua, name: &str) -> mlua::Result<Arc<CallScope>> {
-    let scope = CallScope::current(lua)?;
-    if scope.in_own_thread(lua) {
-        Ok(scope)
-    } else {
-        Err(mlua::Error::runtime(format!(
-            "{name}: expected to be called from the policy's function itself, got a call inside coroutine.wrap or \
-             coroutine.create, where nothing that waits can run"
-        )))
-    }
 }
 
 impl Args {
@@ -238,14 +223,16 @@ pub(crate) fn number(value: &Value) -> Option<f64> {
 
 fn duration(value: &Value) -> Option<Duration> {
     match value {
-        Value::String(_) => units::parse_duration(&text(value)?).ok(),
+        Value::String(_) => crate::config::units::parse_duration(&text(value)?).ok(),
         _ => number(value).and_then(|seconds| Duration::try_from_secs_f64(seconds).ok()),
     }
 }
 
 fn size(value: &Value) -> Option<usize> {
     match value {
-        Value::String(_) => units::parse_size(&text(value)?).ok().and_then(|size| usize::try_from(size).ok()),
+        Value::String(_) => {
+            crate::config::units::parse_size(&text(value)?).ok().and_then(|size| usize::try_from(size).ok())
+        }
         _ => number(value).filter(|size| *size >= 0.0 && size.fract() == 0.0).map(|size| size as usize),
     }
 }

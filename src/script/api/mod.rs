@@ -39,7 +39,6 @@ mod testing;
 mod tests;
 mod time;
 pub mod types;
-pub(crate) mod units;
 
 /// Whether a function changes anything outside.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -11,7 +11,7 @@ use ::redis::{Cmd, Value as Reply};
 use mlua::{IntoLua as _, Lua, MetaMethod, MultiValue, Table, UserData, UserDataMethods, Value};
 use reqwest::Url;
 
-use super::args::{Args, bytes, did_you_mean, outside, own_scope, plain, quoted};
+use super::args::{Args, bytes, did_you_mean, outside, plain, quoted};
 use super::redis_pool::{self, Server};
 use super::{Access, FunctionDoc, ModuleDoc, hosts};
 use crate::script::call::{CallScope, HostShared};
@@ -184,7 +184,7 @@ impl UserData for Client {
         for (name, most, read) in METHODS {
             methods.add_async_function(name.trim_start_matches("client:"), move |lua, mut values: MultiValue| {
                 // All of this happens before the script is suspended, while its coroutine can be told.
-                let begun = own_scope(&lua, name).and_then(|scope| {
+                let begun = CallScope::current(&lua).and_then(|scope| {
                     let client = values
                         .pop_front()
                         .as_ref()

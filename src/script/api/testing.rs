@@ -2,7 +2,7 @@
 
 use std::path::Path;
 use std::sync::atomic::AtomicUsize;
-use std::sync::{Arc, Mutex, OnceLock};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
 use mlua::{FromLuaMulti, Lua, Table};
@@ -73,7 +73,6 @@ impl Bench {
             output_left: AtomicUsize::new(1024),
             recorded: Mutex::default(),
             intents: Mutex::default(),
-            thread: OnceLock::new(),
         })
     }
 
@@ -81,7 +80,6 @@ impl Bench {
     pub(super) fn run_in<R: FromLuaMulti>(&self, scope: &Arc<CallScope>, chunk: &str) -> mlua::Result<R> {
         let body = self.lua.load(chunk).set_name("=bench.lua").into_function()?;
         let thread = self.lua.create_thread(body)?;
-        scope.set_thread(&thread);
         CallScope::set_current(&self.lua, Some(Arc::clone(scope)));
         let result = self.runtime.block_on(thread.into_async::<R>(())?);
         CallScope::set_current(&self.lua, None);

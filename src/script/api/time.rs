@@ -10,7 +10,7 @@ use mlua::{Lua, Table};
 use once_cell::sync::Lazy;
 
 use super::args::{Args, did_you_mean, plain, quoted};
-use super::{Access, FunctionDoc, ModuleDoc, units};
+use super::{Access, FunctionDoc, ModuleDoc};
 use crate::script::call::CallScope;
 
 pub(super) const MODULE: ModuleDoc = ModuleDoc {
@@ -89,7 +89,7 @@ fn register(lua: &Lua) -> mlua::Result<Table> {
         "duration",
         plain(lua, "time.duration", 1, |_, args| {
             let text = args.text(1, "a duration such as \"90s\"")?;
-            let duration = units::parse_duration(&text);
+            let duration = crate::config::units::parse_duration(&text);
             duration
                 .map(|duration| duration.as_secs_f64())
                 .map_err(|problem| args.error(format!("argument 1: {problem}")))

@@ -9,6 +9,7 @@ mod process;
 mod redis;
 mod scratch;
 mod setpoint;
+mod setting;
 mod tool;
 mod wait;
 
@@ -17,5 +18,6 @@ pub(crate) use process::Marked;
 pub(crate) use redis::Redis;
 pub(crate) use scratch::Scratch;
 pub(crate) use setpoint::{Finished, Setpoint, client, command};
+pub(crate) use setting::setting;
 pub(crate) use tool::{data, tool};
 pub(crate) use wait::{GENEROUS, wait_until};

@@ -104,29 +104,6 @@ fn a_trial_leaves_the_process_for_nothing() {
 }
 
 #[test]
-fn what_waits_is_refused_in_a_coroutine_of_the_script() {
-    let bench = Bench::new(Permissions { exec: true, ..Permissions::default() });
-    for call in [
-        "require('setpoint.http').get('http://127.0.0.1:1')",
-        "require('setpoint.fs').exists('/')",
-        "require('setpoint.exec').read({ 'true' })",
-        #[cfg(feature = "redis")]
-        "require('setpoint.redis').connect('redis://127.0.0.1:1'):llen('a')",
-    ] {
-        for chunk in [
-            format!("return coroutine.wrap(function() return {call} end)()"),
-            format!("local ok, e = coroutine.resume(coroutine.create(function() return {call} end)) error(e)"),
-        ] {
-            let error = bench.error(&chunk);
-            assert!(error.contains("expected to be called from the policy's function itself"), "{chunk}: {error}");
-        }
-    }
-    let mean: u32 =
-        bench.run("return coroutine.wrap(function() return require('setpoint.math').mean({ 1, 3 }) end)()").unwrap();
-    assert_eq!(mean, 2, "what does not wait works there");
-}
-
-#[test]
 fn documentation_says_what_an_effect_gives_in_a_dry_run_and_a_read_on_trial() {
     for module in modules() {
         for function in module.functions {

@@ -1,0 +1,123 @@
+//! `require`: the host's modules, and files below the policy's folder.
+//!
+//! A file is required while the policy loads, so that all of them are known and watched; each is loaded once in a VM
+//! (the prelude remembers). Nothing outside the folder can be reached, through links neither.
+
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use mlua::{Function, Lua, Table, Value};
+
+use super::call::{CallScope, HostShared};
+use super::convert::{did_you_mean, quote};
+use super::vm::compile;
+use super::{Hook, api};
+
+/// The files that a VM has loaded through `require`.
+#[derive(Debug)]
+pub(super) struct Files {
+    folder: PathBuf,
+    required: Mutex<Vec<PathBuf>>,
+    environment: Mutex<Option<Table>>,
+}
+
+impl Files {
+    /// For files in a folder.
+    pub(super) fn new(folder: PathBuf) -> Self {
+        Self { folder, required: Mutex::default(), environment: Mutex::default() }
+    }
+
+    /// What required files see.
+    pub(super) fn set_environment(&self, environment: Table) {
+        *self.environment.lock().unwrap_or_else(PoisonError::into_inner) = Some(environment);
+    }
+
+    /// The files so far.
+    pub(super) fn required(&self) -> Vec<PathBuf> {
+        self.required.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Finds `name.lua` or `name/init.lua`; dots and slashes part folders.
+    fn find(&self, name: &str) -> Result<PathBuf, String> {
+        let parts: Vec<&str> = name.strip_prefix("./").unwrap_or(name).split(['.', '/']).collect();
+        let well_formed =
+            |part: &&str| !part.is_empty() && part.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '_' | '-'));
+        if name.len() > 200 || !parts.iter().all(well_formed) {
+            return Err(format!(
+                "require: expected a module below the policy's folder such as \"lib.util\", got {}",
+                quote(name)
+            ));
+        }
+        let stem: PathBuf = parts.iter().collect();
+        let candidates = [stem.with_extension("lua"), stem.join("init.lua")];
+        let Some(path) = candidates.iter().map(|path| self.folder.join(path)).find(|path| path.is_file()) else {
+            return Err(format!(
+                "require: no module {}: expected {} or {} in {}",
+                quote(name),
+                candidates[0].display(),
+                candidates[1].display(),
+                self.folder.display()
+            ));
+        };
+        let real = |path: &Path| path.canonicalize().map_err(|error| format!("require: {}: {error}", path.display()));
+        // Links inside the folder are fine (that is how mounted configuration looks), links out of it are not.
+        if !real(&path)?.starts_with(real(&self.folder)?) {
+            return Err(format!("require: {} leads out of the policy's folder, which is not allowed", path.display()));
+        }
+        Ok(path)
+    }
+}
+
+/// `require`: true and a module's table; true, nil and a compiled file; or false and why not.
+pub(super) fn find_module(lua: &Lua, name: String) -> mlua::Result<(bool, Value, Option<Function>)> {
+    let refuse = |message: String| Ok((false, Value::String(lua.create_string(message)?), None));
+    if let Some(short) = name.strip_prefix("setpoint.") {
+        let modules = api::modules();
+        if let Some(module) = modules.iter().find(|module| module.name == short) {
+            return Ok((true, Value::Table((module.register)(lua)?), None));
+        }
+        if short == api::host::NAME {
+            return Ok((true, Value::Table(api::host::register(lua)?), None));
+        }
+        let names = modules.iter().map(|module| module.name).chain(["params", api::host::NAME]);
+        return refuse(format!("there is no module {}{}", quote(&name), did_you_mean(short, names)));
+    }
+    if CallScope::current(lua)?.hook != Hook::Load {
+        return refuse(format!("require of {}: files are required while the policy loads, at its top", quote(&name)));
+    }
+    let files = lua.app_data_ref::<Files>().ok_or_else(|| mlua::Error::runtime("invariant: a VM has its files"))?;
+    let path = match files.find(&name) {
+        Ok(path) => path,
+        Err(message) => return refuse(message),
+    };
+    let limit = HostShared::of(lua)?.limits.source;
+    let source = match read_source(&path, limit) {
+        Ok(source) => source,
+        Err(message) => return refuse(message),
+    };
+    files.required.lock().unwrap_or_else(PoisonError::into_inner).push(path.clone());
+    let environment = files.environment.lock().unwrap_or_else(PoisonError::into_inner).clone();
+    let Some(environment) = environment else {
+        return refuse("invariant: a sealed VM has its environment".to_owned());
+    };
+    let chunk = path.display().to_string();
+    if let Some(sources) = lua.app_data_ref::<Arc<super::fault::Sources>>() {
+        sources.insert(&chunk, source.as_str().into());
+    }
+    let function = compile(lua, &environment, &chunk, &source)?;
+    Ok((true, Value::Nil, Some(function)))
+}
+
+/// A source file's text.
+pub(super) fn read_source(path: &Path, limit: usize) -> Result<String, String> {
+    let failed = |error: std::io::Error| format!("cannot read {}: {error}", path.display());
+    let meta = std::fs::metadata(path).map_err(failed)?;
+    if !meta.is_file() {
+        return Err(format!("cannot read {}: expected a file", path.display()));
+    }
+    if meta.len() > limit as u64 {
+        return Err(format!("cannot read {}: expected at most {limit} bytes, got {}", path.display(), meta.len()));
+    }
+    let bytes = std::fs::read(path).map_err(failed)?;
+    String::from_utf8(bytes).map_err(|_| format!("cannot read {}: expected text in UTF-8", path.display()))
+}
