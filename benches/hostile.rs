@@ -6,6 +6,8 @@
 //! the engine treats them (who breaks a limit is left alone for longer and longer); and with the hostile files saved
 //! anew over and over, which ends that each time, so that all of them are at it all the time.
 
+#![expect(clippy::print_stdout, reason = "its figures are its output")]
+
 mod support;
 
 use std::collections::BTreeMap;

@@ -6,6 +6,8 @@
 //! read. `fresh` keeps no state; `stored` makes a new state folder each time. Then one run is left to itself for
 //! SECONDS (10) with a tick each second, and its memory and CPU time are read from /proc.
 
+#![expect(clippy::print_stdout, reason = "its figures are its output")]
+
 mod support;
 
 use std::error::Error;

@@ -4,6 +4,8 @@
 //! one second, each with a Lua `metric` and `target`, in a dry run. Lag is the time from when a tick was due to when
 //! it began. The first five seconds (loading, first ticks) are left out.
 
+#![expect(clippy::print_stdout, reason = "its figures are its output")]
+
 mod support;
 
 use std::fs;
