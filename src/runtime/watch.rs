@@ -162,6 +162,8 @@ impl Watching {
         }
         let now = Instant::now();
         for path in &event.paths {
+            // A file that was given without a folder is watched through `.`, and told of as `./file`.
+            let path = &path.strip_prefix(".").map_or_else(|_| path.clone(), Path::to_path_buf);
             if self.files.contains_key(path) {
                 self.pending.insert(path.clone(), now);
             } else {

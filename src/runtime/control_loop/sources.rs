@@ -160,8 +160,9 @@ impl Loop {
         self.publish(key);
     }
 
-    /// Once every source is in: what has no file is retired.
+    /// Once every source is in: their files are watched, and what has no file is retired.
     pub(crate) fn retire_leftovers(&mut self) {
+        self.watch_files();
         let fleets: Vec<String> = self
             .sources
             .iter()
@@ -344,12 +345,13 @@ impl Loop {
             *key
         } else {
             let policy = self.new_policy(name.clone(), PolicyRecord::default(), Ledger::default());
-            let key = self.free.pop().unwrap_or(self.policies.len());
-            if key == self.policies.len() {
-                self.policies.push(Some(policy));
-            } else {
+            let key = if let Some(key) = self.free.pop() {
                 self.policies[key] = Some(policy);
-            }
+                key
+            } else {
+                self.policies.push(Some(policy));
+                self.policies.len() - 1
+            };
             self.names.insert(name.clone(), key);
             key
         };
@@ -458,8 +460,8 @@ impl Loop {
     pub(super) fn schedule(&mut self, key: usize, due: Instant) {
         let Some(policy) = self.policy(key) else { return };
         policy.epoch += 1;
-        policy.due = due;
         let epoch = policy.epoch;
+        policy.due = due;
         self.timers.set(due, Timer::Tick(key, epoch));
     }
 
@@ -493,6 +495,7 @@ impl Loop {
                 return;
             }
         };
+        let mut found = false;
         for file in files {
             let known = self.sources.iter().any(|source| source.origin == SourceOrigin::File(file.clone()));
             if known {
@@ -507,6 +510,11 @@ impl Loop {
             let index = self.sources.len();
             self.sources.push(Source::new(name, SourceOrigin::File(file)));
             self.load(index);
+            found = true;
+        }
+        if found {
+            // Also when they do not load: the next save may mend them.
+            self.watch_files();
         }
     }
 
