@@ -11,7 +11,8 @@
 //! here and counted nowhere else.
 //!
 //! Invariants: a task id is in here at most once; states only move forwards; a task that is gone is
-//! handed out once and dropped; nothing but a service task that had been running waits to be replaced. With
+//! handed out once and dropped; nothing but a service task that had been running, or the replacement of one, waits to
+//! be replaced. With
 //! `lag` the sample is that of a world that old, so at any time desired − in flight is the number of tasks
 //! that were ready then.
 
@@ -364,7 +365,8 @@ impl Ledger {
         if !task.killed {
             self.count_exit(&task, &exit, now, rules);
         }
-        let replaced = ran && !task.killed && rules.holds(task.by);
+        // A replacement stands for a task that had been running: it stays wanted even where it could not be started.
+        let replaced = (ran || task.by == By::Replacement) && !task.killed && rules.holds(task.by);
         if replaced {
             self.wait(self.state.backoff_until.map_or(now, |until| until.max(now)));
         }

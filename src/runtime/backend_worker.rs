@@ -89,13 +89,12 @@ impl BackendWorker {
         let (name, backend, events) = (self.name.clone(), Arc::clone(&self.backend), self.events.clone());
         Box::pin(async move {
             let (launches, kills) = request.work.tasks();
-            let result = match durable(&name, request.after).await {
-                Ok(()) => carry_out(&name, backend.as_ref(), request.work).await,
-                Err(error) => Err(error),
-            };
-            let event = match result {
-                Ok(()) => Event::BackendDone { backend: name },
-                Err(error) => Event::BackendFailed { backend: name, launches, kills, error },
+            let event = match durable(request.after).await {
+                Ok(()) => match carry_out(&name, backend.as_ref(), request.work).await {
+                    Ok(()) => Event::BackendDone { backend: name },
+                    Err(error) => Event::BackendFailed { backend: name, launches, kills, error },
+                },
+                Err(error) => Event::NotRecorded { launches, kills, error },
             };
             // The loop has ended when nobody takes the event; there is nobody left to tell.
             events.send(event).await.ok();
@@ -104,14 +103,13 @@ impl BackendWorker {
     }
 }
 
-async fn durable(backend: &str, after: Option<oneshot::Receiver<Result<(), StoreError>>>) -> Result<(), BackendError> {
+async fn durable(after: Option<oneshot::Receiver<Result<(), StoreError>>>) -> Result<(), String> {
     let Some(after) = after else { return Ok(()) };
-    let message = match after.await {
-        Ok(Ok(())) => return Ok(()),
-        Ok(Err(error)) => format!("the intent could not be recorded: {error}"),
-        Err(_) => "the intent could not be recorded: the store has ended".to_owned(),
-    };
-    Err(BackendError::Refused { backend: backend.to_owned(), message })
+    match after.await {
+        Ok(Ok(())) => Ok(()),
+        Ok(Err(error)) => Err(error.to_string()),
+        Err(_) => Err("the store has ended".to_owned()),
+    }
 }
 
 async fn carry_out(name: &str, backend: &dyn TaskBackend, work: Work) -> Result<(), BackendError> {

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use crate::backend::BackendError;
-use crate::core::model::{TaskId, TaskStats};
+use crate::core::model::{PolicyName, TaskId, TaskStats};
 use crate::script::{Acted, Fleet, FleetRow, LoadedFile, Observed, ScriptError};
 
 use super::config::Signal;
@@ -26,7 +26,7 @@ pub(crate) enum Event {
     /// A new generation has taken over the state, or refused it.
     Migrated { key: usize, serial: u64, result: Result<(), ScriptError> },
     /// A tick for show.
-    Evaluated { key: usize, request: Request, observed: Box<Observed> },
+    Evaluated { policy: PolicyName, request: Request, observed: Box<Observed> },
     /// A file was read, compiled and tried.
     Loaded { source: usize, serial: u64, result: Result<LoadedFile, Vec<ScriptError>> },
     /// A fleet's rows; `fleet` says of which generation.
@@ -37,6 +37,8 @@ pub(crate) enum Event {
     Recovered { backend: String, result: Result<(), BackendError> },
     /// A backend did not carry out what it was asked.
     BackendFailed { backend: String, launches: Vec<TaskId>, kills: Vec<TaskId>, error: BackendError },
+    /// Intents could not be recorded, so that the backend never heard of them.
+    NotRecorded { launches: Vec<TaskId>, kills: Vec<TaskId>, error: String },
     /// A backend did what it was asked.
     BackendDone { backend: String },
     /// CPU and memory of tasks.

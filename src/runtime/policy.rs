@@ -148,10 +148,10 @@ pub(crate) struct Policy {
     /// Serial number of the last call; answers to others are void.
     pub(crate) serial: u64,
     /// Epoch of the schedule.
-    pub(crate) epoch: u32,
+    pub(crate) epoch: u64,
     pub(crate) interval: Duration,
     pub(crate) due: Instant,
-    /// A tick that came due while the state was being taken over.
+    /// A tick that came due while the policy could not begin one and that is not to wait for the next.
     pub(crate) deferred: Option<Instant>,
     pub(crate) ticks: u64,
     pub(crate) last_tick: Option<(SystemTime, Instant)>,
@@ -167,6 +167,8 @@ pub(crate) struct Policy {
     pub(crate) ended: Option<Ended>,
     pub(crate) penalty: Option<Penalty>,
     pub(crate) drains: BTreeMap<TaskId, Drain>,
+    /// When the next look at replacements and drains is due, if one is.
+    pub(crate) wake: Option<Instant>,
     pub(crate) error: Option<Arc<ScriptError>>,
     pub(crate) refusal: Option<Arc<ScriptError>>,
     pub(crate) stats: BTreeMap<TaskId, TaskStats>,
@@ -221,6 +223,7 @@ impl Policy {
             ended: record.ended,
             penalty: None,
             drains: BTreeMap::new(),
+            wake: None,
             error: None,
             refusal: None,
             stats: BTreeMap::new(),
@@ -268,6 +271,22 @@ impl Policy {
         self.refusal = None;
         self.last_tick = self.last_tick.map(|(wall, _)| (wall, now));
         self.dirty = true;
+    }
+
+    /// Whether a generation is on its way to take over.
+    pub(crate) fn is_loading(&self) -> bool {
+        self.next.is_some() || matches!(self.phase, Phase::Migrating(_))
+    }
+
+    /// Ends what is going on: answers to calls are void, and so is the schedule. A generation that was taking over
+    /// waits again.
+    pub(crate) fn halt(&mut self) {
+        if let Phase::Migrating(next) = std::mem::replace(&mut self.phase, Phase::Idle) {
+            self.next.get_or_insert(next);
+        }
+        self.serial += 1;
+        self.epoch += 1;
+        self.deferred = None;
     }
 
     /// A new serial number for a call.

@@ -13,9 +13,9 @@ use tokio::time::Instant;
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Timer {
     /// A policy's tick: its key, and the epoch of its schedule (older epochs are void).
-    Tick(usize, u32),
-    /// A source's discovery.
-    Discover(usize),
+    Tick(usize, u64),
+    /// A source's discovery: its index, and the round (of an earlier generation of the fleet it is void).
+    Discover(usize, u64),
     /// A source whose file is gone: retire its policies unless it came back.
     Retire(usize),
     /// Once a second: health, expiries, persistence.

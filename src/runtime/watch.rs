@@ -31,7 +31,7 @@ pub(crate) struct Watch {
 
 #[derive(Debug)]
 enum Order {
-    Set { files: Vec<PathBuf>, dirs: Vec<PathBuf> },
+    Set { files: Vec<(PathBuf, Look)>, dirs: Vec<PathBuf> },
     Notified(notify::Result<notify::Event>),
 }
 
@@ -65,8 +65,9 @@ impl Watch {
         Ok(Self { orders })
     }
 
-    /// Replaces what is watched. Files that are new are taken as they are now.
-    pub(crate) fn set(&self, files: Vec<PathBuf>, dirs: Vec<PathBuf>) {
+    /// Replaces what is watched. A new file that is known by the fingerprint of what was loaded is reported if it is
+    /// not that any more; other new ones are taken as they are now.
+    pub(crate) fn set(&self, files: Vec<(PathBuf, Option<u64>)>, dirs: Vec<PathBuf>) {
         // The thread only ends with this handle, or when the loop has ended.
         self.orders.send(Order::Set { files, dirs }).ok();
     }
@@ -116,11 +117,19 @@ impl Watching {
         }
     }
 
-    fn set(&mut self, files: Vec<PathBuf>, dirs: Vec<PathBuf>) {
-        let files: BTreeSet<PathBuf> = files.into_iter().collect();
-        self.files.retain(|path, _| files.contains(path));
-        for path in files {
-            self.files.entry(path).or_insert_with_key(|path| look(path));
+    fn set(&mut self, files: Vec<(PathBuf, Look)>, dirs: Vec<PathBuf>) {
+        let files: BTreeMap<PathBuf, Look> = files.into_iter().collect();
+        self.files.retain(|path, _| files.contains_key(path));
+        for (path, loaded) in files {
+            if self.files.contains_key(&path) {
+                continue;
+            }
+            if loaded.is_some() {
+                // It may have changed between its load and this moment.
+                self.pending.insert(path.clone(), Instant::now());
+            }
+            let look = loaded.or_else(|| look(&path));
+            self.files.insert(path, look);
         }
         self.dirs = dirs
             .into_iter()
@@ -153,6 +162,8 @@ impl Watching {
         }
         let now = Instant::now();
         for path in &event.paths {
+            // A file that was given without a folder is watched through `.`, and told of as `./file`.
+            let path = &path.strip_prefix(".").map_or_else(|_| path.clone(), Path::to_path_buf);
             if self.files.contains_key(path) {
                 self.pending.insert(path.clone(), now);
             } else {
@@ -204,13 +215,19 @@ fn parent(path: &Path) -> PathBuf {
 
 fn look(path: &Path) -> Look {
     let metadata = std::fs::metadata(path).ok()?;
-    let mut hasher = DefaultHasher::new();
     if metadata.len() <= MAX_HASHED {
-        hasher.write(&std::fs::read(path).ok()?);
-    } else {
-        hasher.write_u64(metadata.len());
+        return Some(fingerprint(&std::fs::read(path).ok()?));
     }
+    let mut hasher = DefaultHasher::new();
+    hasher.write_u64(metadata.len());
     Some(hasher.finish())
+}
+
+/// A hash of a file's content, as long as the program runs.
+pub(crate) fn fingerprint(content: &[u8]) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    hasher.write(content);
+    hasher.finish()
 }
 
 /// A hash of the names in a folder; an unreadable folder is an empty one, its files are looked at by themselves.

@@ -5,6 +5,7 @@
 mod arch;
 mod cli;
 mod crash;
+mod embedded;
 mod engine;
 mod hostile;
 mod http;

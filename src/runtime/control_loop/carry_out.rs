@@ -74,7 +74,7 @@ impl Loop {
 
     /// Starts `n` tasks; how many were recorded and handed over.
     pub(super) fn launch(&mut self, key: usize, n: u32, template: Option<Arc<TaskTemplate>>, by: By) -> u32 {
-        if n == 0 || self.settings.dry_run {
+        if n == 0 || self.settings.dry_run || self.stopping.is_some() {
             return 0;
         }
         if let Some(error) = self.store.as_ref().and_then(super::Store::failure) {
@@ -160,13 +160,13 @@ impl Loop {
             killed.push(id.clone());
         }
         policy.tasks_changed();
-        let drain_deadline = policy.drains.values().map(|drain| drain.until).max();
+        let drain_deadline = policy.drains.values().map(|drain| drain.until).min();
         writes.push(Write::Policy(policy.name.clone(), Box::new(policy.record())));
         let direct: Vec<TaskId> = killed.iter().filter(|id| !policy.drains.contains_key(*id)).cloned().collect();
         let after = self.write(writes, true);
         self.send_kills(key, &direct, after);
         if let Some(until) = drain_deadline {
-            self.timers.set(until, Timer::Wake(key));
+            self.wake_at(key, until);
         }
         self.ask_drains(key);
         self.totals.killed += killed.len() as u64;
@@ -183,6 +183,7 @@ impl Loop {
     ) {
         let Some(policy) = self.policies.get(key).and_then(Option::as_ref) else { return };
         let name = policy.name.clone();
+        let mut put_off = Vec::new();
         let mut groups: std::collections::BTreeMap<(Arc<str>, Duration), Vec<TaskId>> =
             std::collections::BTreeMap::new();
         for id in ids {
@@ -191,10 +192,28 @@ impl Loop {
             }
         }
         for ((backend, grace), ids) in groups {
-            if !self.send(&backend, &name, Work::Kill(ids, grace), after.take()) {
-                // They are recorded as killing; chores ask again.
-                tracing::error!(policy = %name, backend = %backend, "the backend's queue is full, kills are put off");
+            if matches!(self.backend_states.get(&*backend), Some(super::BackendState::Recovering { .. })) {
+                // It must not be asked anything before it knows its tasks; they are told to end right after.
+                continue;
             }
+            if !self.send(&backend, &name, Work::Kill(ids.clone(), grace), after.take()) {
+                tracing::error!(policy = %name, backend = %backend, "the backend's queue is full, kills are put off");
+                put_off.extend(ids);
+            }
+        }
+        self.unsent.extend(put_off);
+    }
+
+    /// Asks again for kills that a backend has not taken.
+    pub(super) fn resend_kills(&mut self) {
+        let mut by_owner: std::collections::BTreeMap<usize, Vec<TaskId>> = std::collections::BTreeMap::new();
+        for id in std::mem::take(&mut self.unsent) {
+            if let Some(key) = self.owners.get(&id) {
+                by_owner.entry(*key).or_default().push(id);
+            }
+        }
+        for (key, ids) in by_owner {
+            self.send_kills(key, &ids, None);
         }
     }
 
@@ -232,7 +251,15 @@ impl Loop {
         let Some(policy) = self.policy(key) else { return };
         let Some(drain) = policy.drains.get_mut(task) else { return };
         match done {
-            Ok(false) => drain.calling = false,
+            Ok(false) => {
+                drain.calling = false;
+                // Where no tick asks again, a timer does.
+                if policy.ended.is_some() || self.stopping.is_some() {
+                    let at =
+                        Instant::now() + self.policies[key].as_ref().map_or(Duration::ZERO, |policy| policy.interval);
+                    self.wake_at(key, at);
+                }
+            }
             Ok(true) => {
                 policy.drains.remove(task);
                 self.send_kills(key, std::slice::from_ref(task), None);
@@ -255,6 +282,11 @@ impl Loop {
         if policy.active.is_none() || policy.ended.is_some() {
             return;
         }
+        if !self.backend_ready(key) {
+            // It is asked for nothing before it has answered `recover`; then the policy ticks.
+            return;
+        }
+        let Some(policy) = self.policy(key) else { return };
         let max = policy.bounds_in_force().max;
         let room = max.saturating_sub(policy.ledger.counts().occupied());
         let due = policy.ledger.take_due(at, room);
@@ -276,12 +308,26 @@ impl Loop {
         let due = policy.ledger.state().backoff_until.map_or(due, |until| until.max(due));
         // What is due and has no room yet is looked at again at each tick and update.
         if at < due {
-            self.timers.set(Instant::now() + due.since(at), Timer::Wake(key));
+            self.wake_at(key, Instant::now() + due.since(at));
+        }
+    }
+
+    /// Sets a timer for a look at a policy's replacements and drains, unless there is one that is as early.
+    pub(super) fn wake_at(&mut self, key: usize, at: Instant) {
+        let Some(policy) = self.policy(key) else { return };
+        if policy.wake.is_none_or(|wake| at < wake) {
+            policy.wake = Some(at);
+            self.timers.set(at, Timer::Wake(key));
         }
     }
 
     /// A replacement is due, or a drain is over.
-    pub(super) fn on_wake(&mut self, key: usize) {
+    pub(super) fn on_wake(&mut self, key: usize, due: Instant) {
+        let Some(policy) = self.policy(key) else { return };
+        if policy.wake != Some(due) {
+            return;
+        }
+        policy.wake = None;
         let ready =
             self.policies.get(key).and_then(Option::as_ref).and_then(|policy| policy.spec()).is_some_and(|spec| {
                 matches!(
@@ -293,6 +339,10 @@ impl Loop {
             self.launch_due(key);
         }
         self.ask_drains(key);
+        // A later drain, or one that no tick asks about.
+        if let Some(until) = self.policy(key).and_then(|policy| policy.drains.values().map(|drain| drain.until).min()) {
+            self.wake_at(key, until);
+        }
         self.publish(key);
     }
 
@@ -314,6 +364,9 @@ impl Loop {
     /// `replace = "rolling"`: while everything is settled, one task with an old template makes way for a new one.
     pub(super) fn roll(&mut self, key: usize) {
         let at = self.clock.now();
+        if self.settings.dry_run {
+            return;
+        }
         let Some(policy) = self.policy(key) else { return };
         let Some(spec) = policy.spec().cloned() else { return };
         if spec.workload.replace != Replace::Rolling || spec.workload.kind != Kind::Service || policy.ended.is_some() {
@@ -348,13 +401,24 @@ impl Loop {
         while self.spent.front().is_some_and(|(at, _)| budget.per <= now.since(*at)) {
             self.spent.pop_front();
         }
-        let spent: u32 = self.spent.iter().map(|(_, n)| *n).sum();
+        let (policies, reserved) = (&self.policies, &mut self.reserved);
+        // What calls that still run were promised; a policy that left its call has given it back.
+        reserved.retain(|key, _| {
+            policies
+                .get(*key)
+                .and_then(Option::as_ref)
+                .is_some_and(|policy| matches!(policy.phase, Phase::Acting(_) | Phase::Choosing(..)))
+        });
+        let spent: u32 = self.spent.iter().map(|(_, n)| *n).chain(reserved.values().copied()).sum();
         Some(budget.changes.saturating_sub(spent))
     }
 
     /// Takes a policy's tasks off a backend that it has left; a service's are replaced on the new one at once.
     pub(super) fn leave_backend(&mut self, key: usize) {
         let at = self.clock.now();
+        if self.settings.dry_run {
+            return;
+        }
         let Some(policy) = self.policy(key) else { return };
         let Some(spec) = policy.spec().cloned() else { return };
         let left: Vec<TaskId> = policy

@@ -12,11 +12,11 @@ use crate::script::Observed;
 
 use super::super::event::Event;
 use super::super::handle::{CommandResult, Request, read};
-use super::super::policy::Policy;
-use super::super::record::{Override, Pause, Write};
+use super::super::policy::{Phase, Policy};
+use super::super::record::{Ended, Override, Pause, Write};
 use super::super::view::{Command, CommandError, PolicySnapshot, StreamEvent};
+use super::Loop;
 use super::tick::{deadline, rehearse};
-use super::{Loop, write_lock};
 
 impl Loop {
     pub(super) fn on_command(&mut self, request: Request) {
@@ -78,7 +78,10 @@ impl Loop {
                     near: None,
                 })?;
                 let at = self.clock.now();
-                if let Some(policy) = self.policy(key) {
+                let dry_run = self.settings.dry_run;
+                if let Some(policy) = self.policy(key)
+                    && !dry_run
+                {
                     let running = policy.ledger.get(task).is_some_and(|task| task.state == TaskState::Running);
                     // The number that is wanted stays: an operator ends a task, not a decision.
                     if running && policy.rules.kind == crate::core::model::Kind::Service {
@@ -143,8 +146,14 @@ impl Loop {
     /// Ticks a policy as soon as it is idle: an operator's word takes effect at once.
     fn tick_now(&mut self, key: usize) {
         let now = Instant::now();
-        if self.policy(key).is_some_and(|policy| policy.active.is_some() && policy.ended.is_none()) {
+        let Some(policy) = self.policy(key) else { return };
+        if policy.active.is_none() || policy.ended.is_some() {
+            return;
+        }
+        if matches!(policy.phase, Phase::Idle) {
             self.schedule(key, now);
+        } else {
+            policy.deferred = Some(now);
         }
     }
 
@@ -156,22 +165,23 @@ impl Loop {
             answer(request, Err(CommandError::Conflict("a retired policy cannot be evaluated".to_owned())));
             return;
         };
-        let (ctx, deadline) = (policy.ctx(wall), deadline(policy.interval));
+        let (ctx, deadline, name) = (policy.ctx(wall), deadline(policy.interval), policy.name.clone());
         self.spawn(async move {
             let observed = Box::new(script.observe(ctx, deadline).await);
-            Event::Evaluated { key, request, observed }
+            Event::Evaluated { policy: name, request, observed }
         });
     }
 
-    pub(super) fn on_evaluated(&mut self, key: usize, request: Request, observed: Observed) {
+    pub(super) fn on_evaluated(&mut self, name: &PolicyName, request: Request, observed: Observed) {
         let at = self.clock.now();
         let (now, wall) = (Instant::now(), self.clock.wall());
         let budget = self.budget_left();
-        let Some(policy) = self.policy(key) else {
+        // By name: its key may be another's by now.
+        let policy = self.names.get(name).copied().and_then(|key| self.policies[key].as_ref());
+        let Some((policy, spec)) = policy.and_then(|policy| Some((policy, policy.spec().cloned()?))) else {
             answer(request, Err(CommandError::Conflict("the policy went meanwhile".to_owned())));
             return;
         };
-        let Some(spec) = policy.spec().cloned() else { return };
         let observation = Observation {
             now: at,
             sample: observed.sample,
@@ -199,12 +209,10 @@ impl Loop {
         if from == to {
             return Err(CommandError::Invalid("a policy cannot adopt itself".to_owned()));
         }
-        if self.policy(from).is_some_and(|policy| policy.active.is_some()) {
+        if self.policy(from).is_some_and(|policy| policy.active.is_some() || policy.is_loading()) {
             return Err(CommandError::Conflict(format!("policy `{old}` is not retired, it still has its file")));
         }
-        let Some(Some(retired)) = self.policies.get_mut(from).map(Option::take) else { return Ok(None) };
-        self.names.remove(old);
-        write_lock(&self.published.policies).remove(old);
+        let Some(retired) = self.drop_policy(from) else { return Ok(None) };
         let mut writes = vec![Write::RemovePolicy(old.clone())];
         let Some(heir) = self.policy(to) else { return Ok(None) };
         let mut tasks: Vec<_> = heir.ledger.tasks().cloned().collect();
@@ -218,10 +226,16 @@ impl Loop {
         }
         heir.ledger = Ledger::restore(heir.ledger.state().clone(), tasks);
         heir.tasks_changed();
+        let drain = retired.drains.values().map(|drain| drain.until).min();
+        heir.drains.extend(retired.drains);
         for id in &moved {
             self.owners.insert(id.clone(), to);
         }
         self.write(writes, false);
+        if let Some(until) = drain {
+            self.wake_at(to, until);
+        }
+        self.leave_backend(to);
         self.show_tasks(to, &moved);
         self.announce(to, StreamEvent::Policy);
         Ok(self.snapshot(new))
@@ -230,14 +244,14 @@ impl Loop {
     fn remove_retired(&mut self, name: &PolicyName) -> CommandResult {
         let key = self.find(name)?;
         let Some(policy) = self.policy(key) else { return Ok(None) };
-        if policy.active.is_some() {
+        if policy.active.is_some() || policy.is_loading() {
             return Err(CommandError::Conflict(format!("policy `{name}` is not retired, it still has its file")));
         }
         let ids: Vec<_> = policy.ledger.tasks().map(|task| task.id.clone()).collect();
         policy.ledger.cancel_waiting(u32::MAX);
-        if let Some(ended) = &mut policy.ended {
-            "removed".clone_into(&mut ended.by);
-        }
+        let ended =
+            policy.ended.get_or_insert_with(|| Ended { by: String::new(), code: 0, reason: "removed".to_owned() });
+        "removed".clone_into(&mut ended.by);
         self.kill(key, &ids);
         self.publish(key);
         let snapshot = self.snapshot(name);

@@ -16,7 +16,7 @@ mod sources;
 mod tick;
 mod updates;
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::path::PathBuf;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
@@ -103,19 +103,21 @@ pub(crate) struct Loop {
     settings: Settings,
     timers: Timers,
     policies: Vec<Option<Policy>>,
-    names: HashMap<PolicyName, usize>,
-    /// Keys of policies that are gone, for new ones.
+    /// Keys whose policies are gone.
     free: Vec<usize>,
-    /// How many policies there have been.
-    born: u64,
-    /// How many schedules there have been.
-    epochs: u32,
+    /// Policies that there ever were: a key is used again, and nothing of its last owner must act on the next.
+    births: u64,
+    names: HashMap<PolicyName, usize>,
     owners: HashMap<TaskId, usize>,
     sources: Vec<Source>,
     totals: Totals,
     ids: ulid::Generator,
     /// Changes that count towards the global budget.
     spent: VecDeque<(Timestamp, u32)>,
+    /// What decisions that are being carried out will use of it, by policy.
+    reserved: BTreeMap<usize, u32>,
+    /// Kills that a backend has not taken; they are asked again.
+    unsent: BTreeSet<TaskId>,
     first_ticks: usize,
     /// How often changes were saved.
     saves: usize,
@@ -150,15 +152,16 @@ impl Loop {
             settings: parts.settings,
             timers: Timers::default(),
             policies: Vec::new(),
-            names: HashMap::new(),
             free: Vec::new(),
-            born: 0,
-            epochs: 0,
+            births: 0,
+            names: HashMap::new(),
             owners: HashMap::new(),
             sources: Vec::new(),
             totals: Totals { lag: LAG_BOUNDS.iter().map(|bound| (*bound, 0)).collect(), ..Totals::default() },
             ids: ulid::Generator::new(),
             spent: VecDeque::new(),
+            reserved: BTreeMap::new(),
+            unsent: BTreeSet::new(),
             first_ticks: 0,
             saves: 0,
             problems: BTreeMap::new(),
@@ -185,16 +188,31 @@ impl Loop {
             let next = self.timers.next().unwrap_or_else(|| Instant::now() + Duration::from_secs(3600));
             tokio::select! {
                 biased;
-                () = tokio::time::sleep_until(next) => self.on_timers(),
+                () = tokio::time::sleep_until(next) => {
+                    self.on_timers();
+                    // Timers come first, so that ticks are on time; when they are due without a pause, everything else
+                    // gets its turn here.
+                    for _ in 0..64 {
+                        if let Ok(update) = updates.try_recv() {
+                            self.on_update(update);
+                        }
+                        if let Ok(event) = inbox.try_recv() {
+                            self.take(event, &mut updates);
+                        }
+                    }
+                    if let Ok(request) = commands.try_recv() {
+                        self.on_event(Event::Command(request));
+                    }
+                }
                 Some(update) = updates.recv() => self.on_update(update),
                 Some(event) = inbox.recv() => {
-                    self.on_answer(event, &mut updates);
+                    self.take(event, &mut updates);
                     // Several at a time where several are there: waiting anew costs more than most of them. Bounded,
                     // so that ticks are not late.
                     for _ in 0..32 {
                         let next = if self.end.is_none() { inbox.try_recv().ok() } else { None };
                         let Some(event) = next else { break };
-                        self.on_answer(event, &mut updates);
+                        self.take(event, &mut updates);
                     }
                 }
                 Some(request) = commands.recv() => self.on_event(Event::Command(request)),
@@ -206,26 +224,7 @@ impl Loop {
         }
     }
 
-    fn on_timers(&mut self) {
-        let now = Instant::now();
-        // Bounded, so that answers are taken in between even when ticks are due all the time.
-        for _ in 0..64 {
-            let Some((due, timer)) = self.timers.pop_due(now) else { return };
-            match timer {
-                Timer::Tick(key, epoch) => self.on_due(key, epoch, due),
-                Timer::Discover(source) => self.discover(source),
-                Timer::Retire(source) => self.retire_if_gone(source),
-                Timer::Chores => self.on_chores(now),
-                Timer::Stats => self.sample_tasks(now),
-                Timer::Recover(name) => self.recover(&name),
-                Timer::Wake(key) => self.on_wake(key),
-                Timer::End => self.stop(RunEnd { code: 0, reason: "the run's time is over".to_owned() }),
-                Timer::Abort => self.abort("tasks did not end in time"),
-            }
-        }
-    }
-
-    fn on_answer(&mut self, event: Event, updates: &mut mpsc::Receiver<TaskUpdate>) {
+    fn take(&mut self, event: Event, updates: &mut mpsc::Receiver<TaskUpdate>) {
         if matches!(event, Event::Recovered { .. }) {
             // Everything that the backend said while it recovered comes before its answer.
             while let Ok(update) = updates.try_recv() {
@@ -233,6 +232,25 @@ impl Loop {
             }
         }
         self.on_event(event);
+    }
+
+    fn on_timers(&mut self) {
+        let now = Instant::now();
+        // Bounded, so that answers are taken in between even when ticks are due all the time.
+        for _ in 0..64 {
+            let Some((due, timer)) = self.timers.pop_due(now) else { return };
+            match timer {
+                Timer::Tick(key, epoch) => self.on_due(key, epoch, due),
+                Timer::Discover(source, round) => self.on_discover_due(source, round),
+                Timer::Retire(source) => self.retire_if_gone(source),
+                Timer::Chores => self.on_chores(now),
+                Timer::Stats => self.sample_tasks(now),
+                Timer::Recover(name) => self.recover(&name),
+                Timer::Wake(key) => self.on_wake(key, due),
+                Timer::End => self.stop(RunEnd { code: 0, reason: "the run's time is over".to_owned() }),
+                Timer::Abort => self.abort("tasks did not end in time"),
+            }
+        }
     }
 
     fn on_event(&mut self, event: Event) {
@@ -243,7 +261,7 @@ impl Loop {
             Event::Stop { key, serial, code } => self.on_stop(key, serial, code),
             Event::Drained { key, task, done } => self.on_drained(key, &task, done),
             Event::Migrated { key, serial, result } => self.on_migrated(key, serial, result),
-            Event::Evaluated { key, request, observed } => self.on_evaluated(key, request, *observed),
+            Event::Evaluated { policy, request, observed } => self.on_evaluated(&policy, request, *observed),
             Event::Loaded { source, serial, result } => self.on_loaded(source, serial, result),
             Event::Discovered { source, fleet, rows } => self.on_discovered(source, &fleet, rows),
             Event::Changed(paths) => self.on_changed(&paths),
@@ -251,6 +269,7 @@ impl Loop {
             Event::BackendFailed { backend, launches, kills, error } => {
                 self.on_backend_failed(&backend, launches, kills, &error);
             }
+            Event::NotRecorded { launches, kills, error } => self.on_not_recorded(launches, kills, &error),
             Event::BackendDone { backend } => self.on_backend_done(&backend),
             Event::Stats(stats) => self.on_stats(stats),
             Event::Command(request) => self.on_command(request),

@@ -9,7 +9,7 @@ use crate::core::model::{Kind, TaskId, TaskState};
 use crate::core::policy::OnEnd;
 
 use super::super::config::{RunEnd, Signal};
-use super::super::policy::{Phase, Policy};
+use super::super::policy::Policy;
 use super::super::record::{Ended, Write};
 use super::super::ticker::Timer;
 use super::super::view::StreamEvent;
@@ -32,8 +32,14 @@ impl Loop {
             return;
         }
         tracing::info!(reason = %end.reason, keep_tasks = self.settings.keep_tasks, "stopping");
-        self.stopping = Some(Stopping { end, killing: !self.settings.keep_tasks });
-        if !self.settings.keep_tasks {
+        // Nothing was started in a dry run, so nothing is ended after it.
+        let killing = !self.settings.keep_tasks && !self.settings.dry_run;
+        self.stopping = Some(Stopping { end, killing });
+        for policy in self.policies.iter_mut().flatten() {
+            // A decision that is still on its way must not launch what nobody would end.
+            policy.halt();
+        }
+        if killing {
             for key in 0..self.policies.len() {
                 let Some(policy) = self.policy(key) else { continue };
                 policy.ledger.cancel_waiting(u32::MAX);
@@ -82,7 +88,7 @@ impl Loop {
         }
         self.save();
         self.queues.clear();
-        let kill_all = !self.settings.keep_tasks;
+        let kill_all = !self.settings.keep_tasks && !self.settings.dry_run;
         for (name, backend) in &self.backends {
             let Backend::Tasks(backend) = backend else { continue };
             if tokio::time::timeout(STOP_GRACE, backend.shutdown(kill_all)).await.is_err() {
@@ -109,10 +115,12 @@ impl Loop {
             let what = if ended.by == "gone" { spec.workload.on_gone } else { spec.workload.on_end };
             what == OnEnd::Keep
         });
+        let gone = ended.by == "gone";
         policy.ended = Some(ended);
-        policy.phase = Phase::Idle;
-        policy.serial += 1;
-        policy.epoch += 1;
+        policy.halt();
+        if gone {
+            policy.next = None;
+        }
         policy.ledger.cancel_waiting(u32::MAX);
         if keep {
             // Kept tasks are not replaced any more: nobody decides about them.
@@ -132,6 +140,10 @@ impl Loop {
         }
         self.announce(key, StreamEvent::Policy);
         self.check_ended();
+        // A saved file that waited for the tick to end starts the policy anew.
+        if self.stopping.is_none() {
+            self.begin_migration(key);
+        }
         self.forget_if_over(key);
     }
 
@@ -143,7 +155,12 @@ impl Loop {
         let done = |policy: &&Policy| {
             policy.ended.as_ref().filter(|ended| matches!(ended.by.as_str(), "stop" | "max_failures")).cloned()
         };
-        let live: Vec<&Policy> = self.policies.iter().flatten().filter(|policy| policy.active.is_some()).collect();
+        let live: Vec<&Policy> = self
+            .policies
+            .iter()
+            .flatten()
+            .filter(|policy| policy.active.is_some() || (policy.is_loading() && policy.ended.is_none()))
+            .collect();
         let ended: Vec<Ended> = live.iter().filter_map(done).collect();
         let fleets = self.sources.iter().any(|source| source.fleet.is_some());
         let all = !live.is_empty() && ended.len() == live.len() && !fleets;
@@ -160,14 +177,25 @@ impl Loop {
         self.check_stopped();
         let Some(policy) = self.policies.get(key).and_then(Option::as_ref) else { return };
         let over = policy.ended.as_ref().is_some_and(|ended| matches!(ended.by.as_str(), "gone" | "removed"));
-        if !over || !policy.ledger.is_empty() {
+        // One that is back with a new generation is not over.
+        if !over || !policy.ledger.is_empty() || policy.is_loading() {
             return;
         }
-        let name = policy.name.clone();
-        self.policies[key] = None;
+        if let Some(policy) = self.drop_policy(key) {
+            self.write(vec![Write::RemovePolicy(policy.name)], false);
+        }
+    }
+
+    /// Takes a policy out of the loop; its key is free for another one.
+    pub(super) fn drop_policy(&mut self, key: usize) -> Option<Policy> {
+        let policy = self.policies.get_mut(key).and_then(Option::take)?;
         self.free.push(key);
-        self.names.remove(&name);
-        write_lock(&self.published.policies).remove(&name);
-        self.write(vec![Write::RemovePolicy(name)], false);
+        self.reserved.remove(&key);
+        self.names.remove(&policy.name);
+        write_lock(&self.published.policies).remove(&policy.name);
+        if let Some(source) = policy.source {
+            self.sources[source].rows.retain(|_, row| row.key != key);
+        }
+        Some(policy)
     }
 }

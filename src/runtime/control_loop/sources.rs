@@ -17,6 +17,7 @@ use super::super::policy::{Generation, Phase, Policy};
 use super::super::record::{Ended, PolicyRecord, SourceRecord, Write};
 use super::super::ticker::{Timer, first_delay};
 use super::super::view::StreamEvent;
+use super::super::watch::fingerprint;
 use super::Loop;
 use super::tick::deadline;
 
@@ -43,13 +44,20 @@ pub(crate) struct Source {
     pub(crate) serial: u64,
     pub(crate) fleet: Option<Arc<dyn Fleet>>,
     pub(crate) discovering: bool,
+    /// Number of the fleet's generation; timers of earlier ones are void.
+    pub(crate) round: u64,
+    /// Why the fleet's rows, or one of them, are not known.
+    pub(crate) undiscovered: Option<Arc<ScriptError>>,
     pub(crate) rows: BTreeMap<String, Row>,
     pub(crate) sha256: Arc<str>,
+    /// Fingerprint of the text that was loaded, where it was the file's.
+    pub(crate) fingerprint: Option<u64>,
     pub(crate) params: Arc<Vec<Param>>,
     /// Why the file on the disk is not what runs.
     pub(crate) refused: Option<Arc<ScriptError>>,
     pub(crate) required: Vec<PathBuf>,
-    pub(crate) missing: bool,
+    /// Since when the file is gone.
+    pub(crate) missing: Option<Instant>,
     /// More than half of the rows went at once: so many more discoveries must agree.
     pub(crate) doubt: u32,
 }
@@ -70,12 +78,15 @@ impl Source {
             serial: 0,
             fleet: None,
             discovering: false,
+            round: 0,
+            undiscovered: None,
             rows: BTreeMap::new(),
             sha256: Arc::from(""),
+            fingerprint: None,
             params: Arc::default(),
             refused: None,
             required: Vec::new(),
-            missing: false,
+            missing: None,
             doubt: 0,
         }
     }
@@ -129,6 +140,8 @@ impl Loop {
         self.sources.push(source);
         self.take_loaded(index, loaded);
         if let Some(error) = refused {
+            // What runs is not what the file says.
+            self.sources[index].fingerprint = None;
             self.refuse(index, error);
         }
     }
@@ -158,20 +171,23 @@ impl Loop {
             .collect();
         for key in 0..self.policies.len() {
             let Some(policy) = self.policy(key) else { continue };
-            let loading = policy.next.is_some() || matches!(policy.phase, Phase::Migrating(_));
+            let loading = policy.is_loading();
             let row = fleets.iter().any(|fleet| policy.name.as_str().starts_with(fleet));
             if policy.active.is_none() && !loading && !row {
                 self.retire(key, "its file is not among the policies of this run");
             }
+            // What was over when the last run ended in between.
+            self.forget_if_over(key);
         }
+        self.watch_files();
     }
 
     fn new_policy(&mut self, name: PolicyName, record: PolicyRecord, ledger: Ledger) -> Policy {
-        let jumps = JumpDetector::new(self.clock.wall(), self.clock.now());
-        let mut policy = Policy::new(name, record, ledger, jumps);
-        // No two policies share a serial number: answers to one that is gone must not reach another with its key.
-        self.born += 1;
-        policy.serial = self.born << 32;
+        let mut policy = Policy::new(name, record, ledger, JumpDetector::new(self.clock.wall(), self.clock.now()));
+        // Numbers that no policy before had, so that late answers and timers of a key's last owner are void.
+        self.births += 1;
+        policy.serial = self.births << 32;
+        policy.epoch = self.births << 32;
         policy
     }
 
@@ -202,14 +218,18 @@ impl Loop {
             return;
         }
         match result {
-            Ok(loaded) => self.take_loaded(index, loaded),
+            Ok(loaded) => {
+                self.take_loaded(index, loaded);
+                self.watch_files();
+            }
             Err(errors) => {
+                self.watch_faults(index, &errors);
                 let source = &mut self.sources[index];
                 if let SourceOrigin::File(path) = &source.origin
                     && !path.exists()
                 {
-                    if !source.missing {
-                        source.missing = true;
+                    if source.missing.is_none() {
+                        source.missing = Some(Instant::now());
                         self.timers.set(Instant::now() + RETIRE_AFTER, Timer::Retire(index));
                     }
                     return;
@@ -221,6 +241,21 @@ impl Loop {
                     self.refuse(index, error);
                 }
             }
+        }
+    }
+
+    /// A required file that is at fault is watched too, though no version that required it has ever run.
+    fn watch_faults(&mut self, index: usize, errors: &[ScriptError]) {
+        let source = &mut self.sources[index];
+        let own = source.path();
+        let before = source.required.len();
+        for error in errors {
+            if error.path != own && error.path.is_file() && !source.required.contains(&error.path) {
+                source.required.push(error.path.clone());
+            }
+        }
+        if before < source.required.len() {
+            self.watch_files();
         }
     }
 
@@ -251,11 +286,12 @@ impl Loop {
     /// A file has been compiled, checked and tried: hand its policies their new generation.
     fn take_loaded(&mut self, index: usize, loaded: LoadedFile) {
         let source = &mut self.sources[index];
-        let watched = source.required == loaded.required;
         source.sha256 = loaded.sha256.as_str().into();
+        source.fingerprint = Some(fingerprint(loaded.source.as_bytes()));
         source.params = Arc::new(loaded.params);
         source.refused = None;
-        source.missing = false;
+        source.undiscovered = None;
+        source.missing = None;
         source.required.clone_from(&loaded.required);
         for warning in &loaded.warnings {
             tracing::warn!(policy = %source.name, "{warning}");
@@ -264,9 +300,6 @@ impl Loop {
             let record = SourceRecord { sha256: loaded.sha256, source: loaded.source.to_string() };
             let write = Write::Source(path.display().to_string(), record);
             self.write(vec![write], false);
-        }
-        if !watched {
-            self.watch_files();
         }
         match loaded.content {
             Content::Policy(policy) => {
@@ -277,8 +310,19 @@ impl Loop {
                 self.offer(index, &name, generation);
             }
             Content::Fleet(fleet) => {
-                self.sources[index].fleet = Some(fleet);
-                self.sources[index].discovering = false;
+                let source = &mut self.sources[index];
+                source.fleet = Some(fleet);
+                source.discovering = false;
+                source.round += 1;
+                // A file that was a policy of its own name is none any more.
+                let name = PolicyName::from(source.name.as_str());
+                let key = self.names.get(&name).copied();
+                let runs = |key: &usize| {
+                    self.policies[*key].as_ref().is_some_and(|policy| policy.active.is_some() || policy.is_loading())
+                };
+                if let Some(key) = key.filter(runs) {
+                    self.end_gone(key, "its file is a fleet now, its tasks are kept", "its file is a fleet now");
+                }
                 self.discover(index);
             }
         }
@@ -351,18 +395,22 @@ impl Loop {
                 if let Some(index) = source {
                     self.refuse(index, error);
                 }
+                self.forget_if_over(key);
             }
         }
         if self.policy(key).is_some_and(|policy| policy.next.is_some()) {
+            if let Some(policy) = self.policy(key) {
+                policy.deferred = deferred;
+            }
             self.begin_migration(key);
         } else if let Some(due) = deferred {
             self.begin_tick_if_able(key, due);
         }
     }
 
-    fn begin_tick_if_able(&mut self, key: usize, due: Instant) {
+    pub(super) fn begin_tick_if_able(&mut self, key: usize, due: Instant) {
         let able = self.policy(key).is_some_and(|policy| policy.active.is_some() && policy.ended.is_none());
-        if able && self.stopping.is_none() {
+        if able && self.stopping.is_none() && self.backend_ready(key) {
             self.begin_tick(key, due);
         }
     }
@@ -410,11 +458,9 @@ impl Loop {
 
     /// Starts a policy's schedule anew at `due`.
     pub(super) fn schedule(&mut self, key: usize, due: Instant) {
-        // No two schedules share an epoch: a key is used again, and timers of the policy that had it may still be set.
-        self.epochs = self.epochs.wrapping_add(1);
-        let epoch = self.epochs;
         let Some(policy) = self.policy(key) else { return };
-        policy.epoch = epoch;
+        policy.epoch += 1;
+        let epoch = policy.epoch;
         policy.due = due;
         self.timers.set(due, Timer::Tick(key, epoch));
     }
@@ -456,7 +502,8 @@ impl Loop {
                 continue;
             }
             let name = stem(&file);
-            if let Some(other) = self.sources.iter().find(|source| source.name == name) {
+            // A file that has moved here from elsewhere does not stand against itself.
+            if let Some(other) = self.sources.iter().find(|source| source.name == name && source.missing.is_none()) {
                 tracing::error!(file = %file.display(), other = %other.path().display(), "both give the policy name `{name}`, the new file is left out");
                 continue;
             }
@@ -478,7 +525,10 @@ impl Loop {
             .sources
             .iter()
             .filter_map(|source| match &source.origin {
-                SourceOrigin::File(path) => Some(std::iter::once(path.clone()).chain(source.required.iter().cloned())),
+                SourceOrigin::File(path) => Some(
+                    std::iter::once((path.clone(), source.fingerprint))
+                        .chain(source.required.iter().map(|path| (path.clone(), None))),
+                ),
                 SourceOrigin::Text(_) => None,
             })
             .flatten()
@@ -489,9 +539,10 @@ impl Loop {
     /// Five seconds after a file went: retire its policies unless it is back.
     pub(super) fn retire_if_gone(&mut self, index: usize) {
         let source = &mut self.sources[index];
-        if !std::mem::take(&mut source.missing) {
+        if source.missing.is_none_or(|since| Instant::now() < since + RETIRE_AFTER) {
             return;
         }
+        source.missing = None;
         if let SourceOrigin::File(path) = &source.origin
             && path.exists()
         {
@@ -512,17 +563,22 @@ impl Loop {
         if let Some(state) = policy.script().and_then(|script| script.state()) {
             policy.script_state = Some(state);
         }
+        policy.halt();
         policy.active = None;
         policy.next = None;
-        policy.phase = Phase::Idle;
-        policy.serial += 1;
-        policy.epoch += 1;
         let by = if policy.ledger.is_empty() { "gone" } else { "retired" };
         policy.ended = Some(Ended { by: by.to_owned(), code: 0, reason: reason.to_owned() });
         policy.dirty = true;
         tracing::warn!(policy = %policy.name, tasks = policy.ledger.tasks().count(), "policy retired: {reason}");
         self.announce(key, StreamEvent::Policy);
         self.forget_if_over(key);
+    }
+
+    /// It is time to look for a fleet's rows, if it is the fleet that still runs.
+    pub(super) fn on_discover_due(&mut self, index: usize, round: u64) {
+        if self.sources[index].round == round {
+            self.discover(index);
+        }
     }
 
     /// Looks for a fleet's rows.
@@ -550,17 +606,18 @@ impl Loop {
             return;
         }
         source.discovering = false;
-        self.timers.set(Instant::now() + fleet.every(), Timer::Discover(index));
+        let round = source.round;
+        self.timers.set(Instant::now() + fleet.every(), Timer::Discover(index, round));
         let rows = match rows {
             Ok(rows) => rows,
             Err(error) => {
                 // A discovery that fails keeps all rows.
                 tracing::error!(policy = %source.name, rows = source.rows.len(), "{}\n  kept the rows that were known", error.report());
-                source.refused = Some(Arc::new(error));
+                source.undiscovered = Some(Arc::new(error));
                 return;
             }
         };
-        source.refused = None;
+        source.undiscovered = None;
         let names: BTreeSet<String> = rows.iter().map(|row| row.name.clone()).collect();
         for row in rows {
             self.take_row(index, row);
@@ -580,7 +637,7 @@ impl Loop {
                 if let Some(policy) = known.and_then(|key| self.policy(key)) {
                     policy.refusal = Some(Arc::new(error));
                 } else {
-                    self.sources[index].refused = Some(Arc::new(error));
+                    self.sources[index].undiscovered = Some(Arc::new(error));
                 }
                 return;
             }
@@ -592,7 +649,11 @@ impl Loop {
                 policy.active.as_ref().is_some_and(runs) || policy.next.as_deref().is_some_and(runs) || migrating
             });
         let key = if same {
-            self.sources[index].rows[&row.name].key
+            let (key, refused) = (source.rows[&row.name].key, source.refused.clone());
+            if let Some(policy) = self.policy(key) {
+                policy.refusal = refused;
+            }
+            key
         } else {
             let generation = self.generation(index, loaded);
             self.offer(index, &name, generation)
@@ -638,20 +699,19 @@ impl Loop {
             source.rows.iter().filter(|(_, row)| over(row)).map(|(name, row)| (name.clone(), row.key)).collect();
         for (name, key) in gone {
             self.sources[index].rows.remove(&name);
-            let keep = self
-                .policy(key)
-                .and_then(|policy| policy.spec().cloned())
-                .is_some_and(|spec| spec.workload.on_gone == crate::core::policy::OnEnd::Keep);
-            if keep {
-                self.retire(key, "its row is gone, its tasks are kept");
-                continue;
-            }
-            let reason = format!("row `{name}` is gone");
-            if let Some(policy) = self.policy(key) {
-                policy.ended = None;
-            }
-            self.end_policy(key, Ended { by: "gone".to_owned(), code: 0, reason });
+            self.end_gone(key, "its row is gone, its tasks are kept", &format!("row `{name}` is gone"));
         }
+    }
+
+    /// Ends a policy that is not there any more: its tasks are stopped or kept as `on_gone` says.
+    fn end_gone(&mut self, key: usize, kept: &str, stopped: &str) {
+        let Some(policy) = self.policy(key) else { return };
+        if policy.spec().is_some_and(|spec| spec.workload.on_gone == crate::core::policy::OnEnd::Keep) {
+            self.retire(key, kept);
+            return;
+        }
+        policy.ended = None;
+        self.end_policy(key, Ended { by: "gone".to_owned(), code: 0, reason: stopped.to_owned() });
     }
 }
 

@@ -26,7 +26,7 @@ const MAX_PENALTY: Duration = Duration::from_secs(60);
 
 impl Loop {
     /// A policy's tick is due.
-    pub(super) fn on_due(&mut self, key: usize, epoch: u32, due: Instant) {
+    pub(super) fn on_due(&mut self, key: usize, epoch: u64, due: Instant) {
         let now = Instant::now();
         if self.stopping.is_some() {
             return;
@@ -52,7 +52,7 @@ impl Loop {
         }
     }
 
-    fn backend_ready(&self, key: usize) -> bool {
+    pub(super) fn backend_ready(&self, key: usize) -> bool {
         let Some(spec) = self.policies[key].as_ref().and_then(Policy::spec) else { return false };
         !matches!(self.backend_states.get(&spec.workload.backend), Some(BackendState::Recovering { .. }))
     }
@@ -113,7 +113,9 @@ impl Loop {
         if let Some(count) = observed.count {
             policy.external.observe(count);
         }
-        policy.penalty = penalty(policy.penalty.take(), &observed.errors, now);
+        if observed.errors.iter().any(|error| error.kind.is_limit()) {
+            policy.penalty = penalty(policy.penalty.take(), &observed.errors, now);
+        }
         let mut sample = observed.sample;
         if policy.jumps.jumped(wall, at)
             && let Sample::Value { value, age, .. } = sample
@@ -157,6 +159,11 @@ impl Loop {
         };
         let (decision, state) = decide(&Config::from(&*spec), std::mem::take(&mut policy.state), &observation);
         policy.state = state;
+        if budget.is_some() {
+            let n = u32::try_from(decision.adjustment.unsigned_abs()).unwrap_or(u32::MAX);
+            self.reserved.insert(key, n.saturating_sub(decision.to_min));
+        }
+        let Some(policy) = self.policy(key) else { return };
         policy.sample = Some(observation.sample);
         policy.setpoint = observation.setpoint;
         policy.refused = 0;
@@ -246,7 +253,9 @@ impl Loop {
         let name = policy.name.clone();
         let external = policy.is_external();
         if let Some(error) = acted.error {
-            policy.penalty = penalty(policy.penalty.take(), std::slice::from_ref(&error), now);
+            if error.kind.is_limit() {
+                policy.penalty = penalty(policy.penalty.take(), std::slice::from_ref(&error), now);
+            }
             let done = acted.intents.len();
             self.script_error(key, error, Some(format!("carried out the {done} intents before it")));
         }
@@ -350,7 +359,9 @@ impl Loop {
             Ok(order) => self.carry_out(key, decision, plan, order),
             Err(error) => {
                 // Who goes is the script's to say; while it cannot, nobody does.
-                policy.penalty = penalty(policy.penalty.take(), std::slice::from_ref(&error), now);
+                if error.kind.is_limit() {
+                    policy.penalty = penalty(policy.penalty.take(), std::slice::from_ref(&error), now);
+                }
                 plan.refused += plan.kills;
                 plan.kills = 0;
                 self.script_error(key, error, Some("killed nothing".to_owned()));
@@ -370,7 +381,14 @@ impl Loop {
             log_decision(&policy.name, &decision, policy.acted);
         }
         policy.decision = Some(Arc::new(decision));
-        policy.interval = next_interval(&spec.interval, policy.interval, policy.acted != 0);
+        let before = policy.interval;
+        policy.interval = next_interval(&spec.interval, before, policy.acted != 0);
+        // The next tick is set already; a grown interval that falls back brings it forward.
+        let sooner = (policy.interval < before).then(|| policy.due.min(Instant::now() + policy.interval));
+        // A whole tick without a broken limit ends a penalty; `stop` still belongs to it.
+        if !spec.hooks.stop && policy.penalty.as_ref().is_some_and(|penalty| penalty.until <= Instant::now()) {
+            policy.penalty = None;
+        }
         if let Some(state) = policy.script().and_then(|script| script.take_changed_state()) {
             policy.script_state = Some(state);
             policy.dirty = true;
@@ -388,6 +406,9 @@ impl Loop {
         } else {
             policy.phase = Phase::Idle;
         }
+        if let Some(due) = sooner {
+            self.schedule(key, due);
+        }
         if let Some(snapshot) = self.publish(key) {
             self.tell(|| StreamEvent::Tick(Arc::clone(&snapshot)));
             if news {
@@ -404,6 +425,13 @@ impl Loop {
             return;
         }
         policy.phase = Phase::Idle;
+        let now = Instant::now();
+        match &code {
+            Err(error) if error.kind.is_limit() => {
+                policy.penalty = penalty(policy.penalty.take(), std::slice::from_ref(error), now);
+            }
+            _ => policy.penalty = policy.penalty.take().filter(|penalty| now < penalty.until),
+        }
         match code {
             Ok(None) => {}
             Ok(Some(code)) => {
@@ -418,8 +446,13 @@ impl Loop {
     /// Between two ticks is when a new generation takes over.
     fn after_tick(&mut self, key: usize) {
         let Some(policy) = self.policy(key) else { return };
-        if matches!(policy.phase, Phase::Idle) && policy.next.is_some() {
+        if !matches!(policy.phase, Phase::Idle) {
+            return;
+        }
+        if policy.next.is_some() {
             self.begin_migration(key);
+        } else if let Some(due) = policy.deferred.take() {
+            self.begin_tick_if_able(key, due);
         }
     }
 
@@ -489,7 +522,7 @@ fn rehearsed(decision: &Decision) -> Option<i64> {
     (last.guard == Guard::DryRun && last.from != 0).then_some(last.from)
 }
 
-/// A broken limit leaves the policy alone, doubling up to a minute; a visit without one ends that.
+/// A broken limit leaves the policy alone, doubling up to a minute; a whole tick without one ends that.
 fn penalty(before: Option<Penalty>, errors: &[ScriptError], now: Instant) -> Option<Penalty> {
     let error = errors.iter().find(|error| error.kind.is_limit())?;
     let delay = before.map_or(Duration::from_secs(1), |penalty| (penalty.delay * 2).min(MAX_PENALTY));

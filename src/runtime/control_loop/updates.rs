@@ -6,6 +6,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use crate::backend::{Backend, BackendError, KnownTask, TaskUpdate};
+use crate::core::intent::By;
 use crate::core::model::{Exit, TaskId, TaskState, TaskStats};
 
 use super::super::event::Event;
@@ -126,17 +127,44 @@ impl Loop {
             self.problems.insert(format!("backend {name}"), error.to_string());
             self.backend_states.insert(name.to_owned(), BackendState::Failing(error.to_string()));
         }
+        // A task that is not told to end would stay for ever.
+        self.unsent.extend(kills);
+        let at = self.clock.now();
         let reason = error.to_string();
         for id in launches {
             // Ended by its name in case that it was started after all; what was not started is not wanted any more.
             if let Some(key) = self.owners.get(&id).copied()
                 && matches!(error, BackendError::Unavailable { .. })
             {
+                if let Some(policy) = self.policy(key)
+                    && policy.ledger.get(&id).is_some_and(|task| task.by == By::Replacement)
+                {
+                    policy.ledger.wait(at + Duration::from_secs(1));
+                }
                 self.kill(key, std::slice::from_ref(&id));
                 continue;
             }
             let exit = Some(Exit::NotStarted { reason: reason.as_str().into() });
             self.on_update(TaskUpdate { id, state: TaskState::Gone, healthy: None, placement: None, exit });
+        }
+    }
+
+    /// A write failed, so that nothing of it was asked of a backend: launches are taken back (replacements stay
+    /// wanted), kills are asked again.
+    pub(super) fn on_not_recorded(&mut self, launches: Vec<TaskId>, kills: Vec<TaskId>, error: &str) {
+        tracing::error!(error = %error, launches = launches.len(), kills = kills.len(), "intents could not be recorded");
+        self.unsent.extend(kills);
+        let at = self.clock.now();
+        for id in launches {
+            let Some(key) = self.owners.get(&id).copied() else { continue };
+            let Some(policy) = self.policy(key) else { continue };
+            if policy.ledger.get(&id).is_some_and(|task| task.by == By::Replacement && !task.killed) {
+                policy.ledger.wait(at + Duration::from_secs(1));
+            }
+            self.forget_task(key, &id);
+            self.set_wake(key);
+            self.forget_if_over(key);
+            self.publish(key);
         }
     }
 
@@ -289,6 +317,7 @@ impl Loop {
     pub(super) fn on_chores(&mut self, now: Instant) {
         self.timers.set(now + Duration::from_secs(1), Timer::Chores);
         self.expire(self.clock.wall());
+        self.resend_kills();
         self.check_health(now);
         self.save();
         *write_lock(&self.published.totals) = self.totals.clone();
@@ -336,7 +365,7 @@ impl Loop {
             }
         }
         for source in &self.sources {
-            if let Some(refused) = &source.refused {
+            if let Some(refused) = source.refused.as_ref().or(source.undiscovered.as_ref()) {
                 health.degraded = true;
                 health.problems.entry(source.name.clone()).or_insert_with(|| refused.to_string());
             }
