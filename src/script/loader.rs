@@ -143,7 +143,7 @@ fn declare_params(vm: &Vm, table: &Table, found: &mut Findings) {
         }
     };
     let Some(params) = vm.lua.app_data_ref::<Params>() else { return };
-    if params.values().is_some_and(|values| values == given) {
+    if params.gave(&given) {
         return;
     }
     if let Err(message) = params.declare(&vm.lua, &given) {

@@ -544,8 +544,7 @@ impl Loop {
                 // A discovery that fails keeps all rows.
                 let kept = match source.rows.len() {
                     0 => "there are no rows yet, asked again soon".to_owned(),
-                    1 => "kept the row that was known".to_owned(),
-                    n => format!("kept the {n} rows that were known"),
+                    n => format!("kept the rows that were known ({n})"),
                 };
                 if source.refused.as_deref() == Some(&error) {
                     tracing::debug!(policy = %source.name, error = %error, held = %kept, "discovery failed, again");

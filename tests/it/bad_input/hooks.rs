@@ -149,8 +149,16 @@ return {
     ),
     ("victims", 2, "victims = function(tasks, n) return tasks[99].id end"),
     ("victims-wrong", 2, "victims = function(tasks, n) return { \"nobody\" } end"),
-    ("drain", 0, "drain = function(task, ctx) error(\"cannot drain\") end"),
-    ("drain-wrong", 0, "drain = function(task, ctx) return \"soon\" end"),
+    (
+        "drain",
+        0,
+        "decide = function(ctx)\n    ctx.state.full = ctx.state.full or ctx.running == 1\n    return { desired = ctx.state.full and 0 or 1 }\n  end,\n  drain = function(task, ctx) error(\"cannot drain\") end",
+    ),
+    (
+        "drain-wrong",
+        0,
+        "decide = function(ctx)\n    ctx.state.full = ctx.state.full or ctx.running == 1\n    return { desired = ctx.state.full and 0 or 1 }\n  end,\n  drain = function(task, ctx) return \"soon\" end",
+    ),
     ("stop", 2, "decide = function() return { desired = 2 } end, stop = function(ctx) return ctx.history[0].value end"),
     ("stop-wrong", 2, "decide = function() return { desired = 2 } end, stop = function(ctx) return \"7\" end"),
 ];
