@@ -124,11 +124,11 @@ const FILES: &[(&str, &str)] = &[
     ),
     (
         "fleet-unknown-key",
-        r#"return setpoint.fleet {
+        r"return setpoint.fleet {
   discover = function() return {} end,
   polcy = function(row) return {} end,
 }
-"#,
+",
     ),
 ];
 

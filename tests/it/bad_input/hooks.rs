@@ -268,7 +268,8 @@ fn told(name: &str, log: &str, scratch: &Scratch) -> String {
     for (report, n) in &times {
         assert_eq!(*n, 1, "`{name}` says {n} times: {report}");
     }
-    let text: String = reports.iter().map(|report| format!("    {}\n", report.replace('\n', "\n    "))).collect();
+    let text =
+        reports.iter().fold(String::new(), |text, report| text + "    " + &report.replace('\n', "\n    ") + "\n");
     super::settled(scratch, &format!("{text}\n"))
 }
 
