@@ -6,12 +6,14 @@
 
 #![expect(clippy::print_stdout, reason = "its figures are its output")]
 
+mod support;
+
 use std::fs;
-use std::path::Path;
 use std::time::{Duration, Instant};
 
 use setpoint::runtime::view::Totals;
 use setpoint::runtime::{Engine, EngineConfig, PolicySource};
+use support::{arguments, cpu_seconds, load, local, memory_mb};
 
 const FLEET: &str = r#"
 return setpoint.fleet {
@@ -43,7 +45,7 @@ return {
 "#;
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let args: Vec<String> = std::env::args().skip(1).filter(|arg| !arg.starts_with("--")).collect();
+    let args = arguments();
     let seconds = args.iter().find_map(|arg| arg.parse().ok()).unwrap_or(20);
     for (name, files, text) in [("fleets", 100, FLEET), ("files", 1000, FILE)] {
         if args.iter().all(|arg| arg.parse::<u64>().is_ok() || arg == name) {
@@ -79,28 +81,24 @@ fn measure(name: &str, files: usize, text: &str, time: Duration) -> Result<(), B
         let loaded = begun.elapsed();
         tokio::time::sleep(Duration::from_secs(5)).await;
         let handle = engine.handle();
-        let (before, cpu_before, wall) = (handle.totals(), cpu_seconds(), Instant::now());
+        let (before, cpu_before, wall) = (handle.totals(), cpu_seconds("self"), Instant::now());
         tokio::time::sleep(time).await;
-        let (after, cpu_after, elapsed) = (handle.totals(), cpu_seconds(), wall.elapsed().as_secs_f64());
+        let (after, cpu_after, elapsed) = (handle.totals(), cpu_seconds("self"), wall.elapsed().as_secs_f64());
         let ticks = after.ticks - before.ticks;
         println!(
-            "{name}: {} policies, loaded in {loaded:?}; {:.0} ticks/s, {} missed; lag mean {:.2} ms, {}; {:.0} MB resident; {:.0} % of one core",
+            "{name}: {} policies, loaded in {loaded:?}; {:.0} ticks/s, {} missed; lag mean {:.2} ms, {}; {:.0} MB resident; {:.0} % of one core; load averages {}",
             handle.policies().len(),
             ticks as f64 / elapsed,
             after.missed - before.missed,
             (after.lag_sum - before.lag_sum) / ticks as f64 * 1e3,
             percentiles(&before, &after),
-            resident_mb(),
+            memory_mb("self").0,
             (cpu_after - cpu_before) / elapsed * 100.0,
+            load(),
         );
         engine.stop().await;
         Ok(())
     })
-}
-
-fn local() -> Result<setpoint::backend::Backend, setpoint::backend::BackendError> {
-    use setpoint::backend::local::{LocalBackend, LocalConfig};
-    Ok(setpoint::backend::Backend::Tasks(LocalBackend::new(LocalConfig::default())?))
 }
 
 /// Upper bounds of the histogram's buckets in which the percentiles fall.
@@ -115,25 +113,4 @@ fn percentiles(before: &Totals, after: &Totals) -> String {
             format!("p{} ≤ {} ms", share * 100.0, bound * 1e3)
         })
         .join(", ")
-}
-
-fn resident_mb() -> f64 {
-    let status = fs::read_to_string(Path::new("/proc/self/status")).unwrap_or_default();
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap_or_default();
-    line.trim().trim_end_matches("kB").trim().parse::<f64>().unwrap_or(f64::NAN) / 1024.0
-}
-
-/// User + system time of this process.
-fn cpu_seconds() -> f64 {
-    let stat = fs::read_to_string("/proc/self/stat").unwrap_or_default();
-    let fields: Vec<f64> = stat
-        .rsplit(')')
-        .next()
-        .unwrap_or_default()
-        .split_whitespace()
-        .skip(11)
-        .take(2)
-        .filter_map(|n| n.parse().ok())
-        .collect();
-    fields.iter().sum::<f64>() / 100.0
 }

@@ -5,8 +5,9 @@
 -- Producers RPUSH; a consumer runs `command` for each job, which it gets on its standard input, and records it in
 -- LIST:done or, on any exit code but 0, in LIST:failed. While a consumer has a job in hand it is in the hash LIST:work
 -- under the consumer's name. Taking and finishing are one step each in Redis, and only who still holds a job can
--- finish it: so each is finished once, also when consumers are killed. A consumer whose connection is gone is dead;
--- idle ones put its job back in front. Needs python3 for the consumers (no packages) and a Redis of 2.6 or newer.
+-- finish it: so each is finished once, also when consumers are killed. A consumer whose connection is gone for three
+-- seconds is dead; idle ones put its job back in front.
+-- Needs python3 for the consumers (no packages) and a Redis of 2.6 or newer.
 
 local redis = require("setpoint.redis")
 
@@ -69,12 +70,18 @@ class Redis:
 def finish(redis, owner, job, to, push="RPUSH"):
     redis("EVAL", FINISH, 2, to, work, owner, job, push)
 
+absent = {}
+
 def put_back(redis):
-    # In this order: who holds a job now and is not connected after that will not come back to it.
-    held = redis("HGETALL", work)
+    global absent
+    # In this order: who holds a job now and is not connected after that will not come back to it, unless it only lost
+    # its connection, as all do when Redis starts anew. So it has a while to come back.
+    held, now = redis("HGETALL", work), time.monotonic()
     names = {field[5:] for field in redis("CLIENT", "LIST").split() if field.startswith(b"name=")}
-    for owner, job in zip(held[::2], held[1::2]):
-        if owner not in names:
+    lost = [(owner, job) for owner, job in zip(held[::2], held[1::2]) if owner not in names]
+    absent = {owner: absent.get(owner, now) for owner, _ in lost}
+    for owner, job in lost:
+        if now - absent[owner] > 3:
             finish(redis, owner, job, jobs, "LPUSH")
 
 def perform(job):

@@ -21,7 +21,8 @@ pub(crate) enum Source {
     Bundled(&'static Bundled),
 }
 
-/// Resolves what was given, in its order. A file or folder wins over a bundled policy of the same name.
+/// Resolves what was given, in its order. A file, or a folder with policies in it, wins over a bundled policy of the same
+/// name; any other folder does not: that of the jobs of `spool` may well be called `spool`.
 pub(crate) fn resolve(paths: &[PathBuf]) -> Result<Vec<Source>, CliError> {
     paths.iter().map(|path| one(path)).collect()
 }
@@ -35,7 +36,10 @@ fn one(path: &Path) -> Result<Source, CliError> {
         }
         Err(error) => return Err(CliError::io(format!("cannot read `{}`", path.display()), error)),
     };
-    if bundled.is_some() {
+    if let Some(policy) = bundled {
+        if meta.is_dir() && policies_in(path)?.is_empty() {
+            return Ok(Source::Bundled(policy));
+        }
         tracing::info!(path = %path.display(), "the file of that name is meant, not the bundled policy");
     }
     Ok(if meta.is_dir() { Source::Dir(path.to_owned()) } else { Source::File(path.to_owned()) })
@@ -89,7 +93,7 @@ pub(crate) fn files(sources: &[Source]) -> Result<Vec<PolicyFile>, CliError> {
     Ok(files)
 }
 
-fn list(folder: &Path) -> Result<Vec<PathBuf>, CliError> {
+fn policies_in(folder: &Path) -> Result<Vec<PathBuf>, CliError> {
     let failed = |error| CliError::io(format!("cannot read the folder `{}`", folder.display()), error);
     let mut paths = Vec::new();
     for entry in std::fs::read_dir(folder).map_err(failed)? {
@@ -98,6 +102,11 @@ fn list(folder: &Path) -> Result<Vec<PathBuf>, CliError> {
             paths.push(path);
         }
     }
+    Ok(paths)
+}
+
+fn list(folder: &Path) -> Result<Vec<PathBuf>, CliError> {
+    let mut paths = policies_in(folder)?;
     if paths.is_empty() {
         let text = format!("there is no policy in the folder `{}`", folder.display());
         return Err(CliError::new(Exit::Config, text)

@@ -128,10 +128,11 @@ pub fn decide(config: &Config<'_>, mut state: PolicyState, observation: &Observa
 /// Takes a fresh sample into the history.
 fn remember(state: &mut PolicyState, point: Point, lookback: usize) {
     let history = Arc::make_mut(&mut state.history);
-    history.push_back(point);
-    while history.len() > lookback.max(1) {
+    // First make room: a full window must not grow by a point each tick, for which it would take twice the memory.
+    while history.len() >= lookback.max(1) {
         history.pop_front();
     }
+    history.push_back(point);
     state.last_good = Some(point);
     state.ramp.seen = state.ramp.seen.saturating_add(1);
 }

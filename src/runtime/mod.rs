@@ -1,6 +1,6 @@
 //! The engine: tickers, the control loop, its workers, the durable store.
 //!
-//! One owner for the state: [`control_loop`] takes a closed list of events and is the only one that changes
+//! One owner for the state: the control loop takes a closed list of events and is the only one that changes
 //! anything. Scripts, backends, files, the store and the API are workers around it that send it events and are
 //! handed requests; the loop waits for none of them.
 

@@ -120,8 +120,7 @@ impl Watching {
         let files: BTreeSet<PathBuf> = files.into_iter().collect();
         self.files.retain(|path, _| files.contains(path));
         for path in files {
-            let look = look(&path);
-            self.files.entry(path).or_insert(look);
+            self.files.entry(path).or_insert_with_key(|path| look(path));
         }
         self.dirs = dirs
             .into_iter()

@@ -120,6 +120,7 @@ pub(crate) struct HostShared {
     /// Functions of the embedding program.
     pub(crate) natives: Natives,
     /// What else the modules keep for all VMs (connection pools).
+    #[cfg_attr(not(feature = "redis"), expect(dead_code, reason = "only connection pools are in it so far"))]
     pub(crate) api: HostState,
 }
 

@@ -104,6 +104,13 @@ impl CtxCell {
         drop(old);
     }
 
+    /// Lets go of the context (not of Lua values, see `set`). As long as it is held, its history is shared, and the
+    /// loop would have to copy the whole of it to add a point.
+    pub(super) fn release(&self) {
+        let old = self.lock().ctx.take();
+        drop(old);
+    }
+
     /// Shows this tick's sample and setpoint from now on.
     pub(super) fn set_fresh(&self, sample: Sample, setpoint: Option<f64>) {
         self.lock().fresh = Some((sample, setpoint));

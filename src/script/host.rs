@@ -44,6 +44,12 @@ impl ScriptHost {
         })
     }
 
+    /// Runs work that does little but call scripts on the script threads, which spares each call two changes of threads.
+    pub(crate) fn spawn(&self, work: impl Future<Output = ()> + Send + 'static) {
+        // It is not waited for, and goes on all the same.
+        drop(self.pool.spawn(work));
+    }
+
     /// Limits on scripts.
     #[must_use]
     pub fn limits(&self) -> &Limits {

@@ -84,6 +84,8 @@ async fn run(vm: &Arc<Vm>, source: &Arc<str>, request: &LoadRequest) -> Result<L
         Err(fault) => return Err(vec![vm.explain(Hook::Load, &fault)]),
     };
     let Some(content) = content.filter(|_| problems.is_empty()) else { return Err(problems) };
+    // What loading leaves behind is as large as what it makes; thousands of files would keep it all.
+    vm.tidy().map_err(told)?;
     let required = vm.lua.app_data_ref::<Files>().map(|files| files.required()).unwrap_or_default();
     let params = vm.lua.app_data_ref::<Params>().map(|params| params.declared()).unwrap_or_default();
     Ok(LoadedFile {

@@ -192,6 +192,7 @@ impl Row {
         let mut visit = Visit { hook: Hook::Metric, mode: Mode::Record, ctx, deadline };
         self.observe_hooks(&mut visit, &mut seen).await;
         seen.errors.extend(self.keep_state(&visit).await);
+        self.cell.release();
         self.account(seen.cpu);
         seen
     }

@@ -248,6 +248,13 @@ impl Vm {
         job.thread.clone().into_async(arguments)
     }
 
+    /// Collects all garbage. Only under the VM's turn.
+    pub(super) fn tidy(&self) -> mlua::Result<()> {
+        self.lua.gc_collect()?;
+        self.live.store(self.lua.used_memory(), Ordering::Relaxed);
+        Ok(())
+    }
+
     /// Collects garbage when half of the room that the last collection left is filled. Luau collects by its own schedule
     /// and not when an allocation fails, so without this the garbage of one call could be the next one's memory error. On
     /// the call's account.

@@ -147,6 +147,20 @@ fn paths_that_give_no_policy_are_told_apart() {
 }
 
 #[test]
+fn a_folder_of_other_things_does_not_hide_a_bundled_policy() {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::create_dir(dir.path().join("spool")).unwrap();
+    std::fs::write(dir.path().join("spool/job 1"), "").unwrap();
+    assert_snapshot!(setpoint_in(dir.path(), &["check", "spool"]), @r"
+    exit 0
+    spool.lua: ok
+    ");
+    std::fs::write(dir.path().join("spool/mine.lua"), "return {}").unwrap();
+    let shown = setpoint_in(dir.path(), &["check", "spool"]);
+    assert!(shown.contains("spool/mine.lua"), "{shown}");
+}
+
+#[test]
 fn a_host_that_is_not_there_is_unavailable() {
     // A port that was free a moment ago: nobody listens there.
     let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();

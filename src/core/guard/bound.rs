@@ -26,7 +26,8 @@ pub(in crate::core) fn apply(chain: &mut Chain, config: &Config<'_>, observation
     }
     let mut capped = chain.adjustment.min(i64::from(max) - chain.desired);
     // A bound that came by a reload waits for a fresh sample; an operator's does not.
-    if capped < 0 && !kills && !max_is_theirs {
+    // Nor can what launches against the metric bring a number down.
+    if capped < 0 && (config.counter || (!kills && !max_is_theirs)) {
         capped = 0;
     }
     chain.set(Guard::Max, capped, || Detail::Bound { bound: max, overridden: max_is_theirs });

@@ -6,7 +6,7 @@
 //! the sample is not fresh, since that is why the law was not asked.
 //!
 //! Invariants: the reasons form a chain from the raw adjustment to the final one; desired + adjustment stays
-//! between 0 and `u32::MAX`; no guard but [`bound`] makes a kill of anything but a kill.
+//! between 0 and `u32::MAX`; no guard but `bound` makes a kill of anything but a kill.
 
 pub(super) mod bound;
 pub(super) mod confirm;

@@ -8,7 +8,7 @@
 //! deviation to correct (a script sees what is in flight itself).
 //!
 //! `adaptive`, `pid` and `ratio` will stand beside these: a file, a variant of [`LawSpec`], an arm in
-//! [`propose`] each.
+//! `propose` each.
 
 mod count;
 mod proportional;

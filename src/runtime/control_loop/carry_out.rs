@@ -219,8 +219,8 @@ impl Loop {
         }
         for task in ask {
             let (Some(script), ctx) = (script.clone(), Arc::clone(&ctx)) else { continue };
-            self.spawn(async move {
-                let done = script.drain(task.clone(), ctx, mode, deadline).await;
+            self.call_script(deadline, move |left| async move {
+                let done = script.drain(task.clone(), ctx, mode, left).await;
                 Event::Drained { key, task, done }
             });
         }

@@ -38,7 +38,7 @@ use super::policy::Policy;
 use super::record::Write;
 use super::store::{Store, StoreError};
 use super::ticker::{Timer, Timers};
-use super::view::{StreamEvent, Totals};
+use super::view::{PolicySnapshot, StreamEvent, Totals};
 use super::watch::Watch;
 
 pub(crate) use commands::nearest;
@@ -104,6 +104,12 @@ pub(crate) struct Loop {
     timers: Timers,
     policies: Vec<Option<Policy>>,
     names: HashMap<PolicyName, usize>,
+    /// Keys of policies that are gone, for new ones.
+    free: Vec<usize>,
+    /// How many policies there have been.
+    born: u64,
+    /// How many schedules there have been.
+    epochs: u32,
     owners: HashMap<TaskId, usize>,
     sources: Vec<Source>,
     totals: Totals,
@@ -145,6 +151,9 @@ impl Loop {
             timers: Timers::default(),
             policies: Vec::new(),
             names: HashMap::new(),
+            free: Vec::new(),
+            born: 0,
+            epochs: 0,
             owners: HashMap::new(),
             sources: Vec::new(),
             totals: Totals { lag: LAG_BOUNDS.iter().map(|bound| (*bound, 0)).collect(), ..Totals::default() },
@@ -179,13 +188,14 @@ impl Loop {
                 () = tokio::time::sleep_until(next) => self.on_timers(),
                 Some(update) = updates.recv() => self.on_update(update),
                 Some(event) = inbox.recv() => {
-                    if matches!(event, Event::Recovered { .. }) {
-                        // Everything that the backend said while it recovered comes before its answer.
-                        while let Ok(update) = updates.try_recv() {
-                            self.on_update(update);
-                        }
+                    self.on_answer(event, &mut updates);
+                    // Several at a time where several are there: waiting anew costs more than most of them. Bounded,
+                    // so that ticks are not late.
+                    for _ in 0..32 {
+                        let next = if self.end.is_none() { inbox.try_recv().ok() } else { None };
+                        let Some(event) = next else { break };
+                        self.on_answer(event, &mut updates);
                     }
-                    self.on_event(event);
                 }
                 Some(request) = commands.recv() => self.on_event(Event::Command(request)),
             }
@@ -213,6 +223,16 @@ impl Loop {
                 Timer::Abort => self.abort("tasks did not end in time"),
             }
         }
+    }
+
+    fn on_answer(&mut self, event: Event, updates: &mut mpsc::Receiver<TaskUpdate>) {
+        if matches!(event, Event::Recovered { .. }) {
+            // Everything that the backend said while it recovered comes before its answer.
+            while let Ok(update) = updates.try_recv() {
+                self.on_update(update);
+            }
+        }
+        self.on_event(event);
     }
 
     fn on_event(&mut self, event: Event) {
@@ -257,6 +277,20 @@ impl Loop {
         });
     }
 
+    /// Calls a policy's script on the script threads and sends its event to the loop. `call` is given what is left of
+    /// `limit`, which runs from now.
+    fn call_script<F>(&self, limit: Duration, call: impl FnOnce(Duration) -> F + Send + 'static)
+    where
+        F: Future<Output = Event> + Send + 'static,
+    {
+        let (until, events) = (Instant::now() + limit, self.events.clone());
+        self.host.spawn(async move {
+            let event = call(until.saturating_duration_since(Instant::now())).await;
+            // Nobody is left to tell once the loop has ended.
+            events.send(event).await.ok();
+        });
+    }
+
     /// Hands writes to the store. With `sync`, gives what to wait for; without a store there is nothing to wait for.
     fn write(&mut self, mut writes: Vec<Write>, sync: bool) -> Option<oneshot::Receiver<Result<(), StoreError>>> {
         let store = self.store.as_ref()?;
@@ -288,19 +322,17 @@ impl Loop {
     }
 
     /// Publishes a policy as it is now.
-    fn publish(&mut self, key: usize) {
+    fn publish(&mut self, key: usize) -> Option<Arc<PolicySnapshot>> {
         let (now, wall) = (Instant::now(), self.clock.wall());
-        let Some(policy) = self.policies.get(key).and_then(Option::as_ref) else { return };
+        let policy = self.policies.get(key).and_then(Option::as_ref)?;
         let snapshot = Arc::new(policy.snapshot(now, wall));
-        write_lock(&self.published.policies).insert(snapshot.name.clone(), snapshot);
+        write_lock(&self.published.policies).insert(snapshot.name.clone(), Arc::clone(&snapshot));
+        Some(snapshot)
     }
 
     /// Publishes a policy and tells subscribers, if there are any.
-    fn announce(&mut self, key: usize, event: impl FnOnce(Arc<super::view::PolicySnapshot>) -> StreamEvent) {
-        self.publish(key);
-        let Some(policy) = self.policies.get(key).and_then(Option::as_ref) else { return };
-        let snapshot = super::handle::read(&self.published.policies).get(&policy.name).cloned();
-        if let Some(snapshot) = snapshot {
+    fn announce(&mut self, key: usize, event: impl FnOnce(Arc<PolicySnapshot>) -> StreamEvent) {
+        if let Some(snapshot) = self.publish(key) {
             self.tell(|| event(snapshot));
         }
     }

@@ -165,6 +165,7 @@ impl Loop {
         }
         let name = policy.name.clone();
         self.policies[key] = None;
+        self.free.push(key);
         self.names.remove(&name);
         write_lock(&self.published.policies).remove(&name);
         self.write(vec![Write::RemovePolicy(name)], false);

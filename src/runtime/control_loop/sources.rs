@@ -1,6 +1,6 @@
 //! Sources: files that come, change and go, the generations of their policies, and the rows of fleets.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -150,8 +150,9 @@ impl Loop {
         self.publish(key);
     }
 
-    /// Once every source is in: what has no file is retired.
+    /// Once every source is in: their files are watched, and what has no file is retired.
     pub(crate) fn retire_leftovers(&mut self) {
+        self.watch_files();
         let fleets: Vec<String> = self
             .sources
             .iter()
@@ -168,8 +169,13 @@ impl Loop {
         }
     }
 
-    fn new_policy(&self, name: PolicyName, record: PolicyRecord, ledger: Ledger) -> Policy {
-        Policy::new(name, record, ledger, JumpDetector::new(self.clock.wall(), self.clock.now()))
+    fn new_policy(&mut self, name: PolicyName, record: PolicyRecord, ledger: Ledger) -> Policy {
+        let jumps = JumpDetector::new(self.clock.wall(), self.clock.now());
+        let mut policy = Policy::new(name, record, ledger, jumps);
+        // No two policies share a serial number: answers to one that is gone must not reach another with its key.
+        self.born += 1;
+        policy.serial = self.born << 32;
+        policy
     }
 
     /// Reads a source again.
@@ -248,6 +254,7 @@ impl Loop {
     /// A file has been compiled, checked and tried: hand its policies their new generation.
     fn take_loaded(&mut self, index: usize, loaded: LoadedFile) {
         let source = &mut self.sources[index];
+        let watched = source.required == loaded.required;
         source.sha256 = loaded.sha256.as_str().into();
         source.params = Arc::new(loaded.params);
         source.refused = None;
@@ -261,7 +268,9 @@ impl Loop {
             let write = Write::Source(path.display().to_string(), record);
             self.write(vec![write], false);
         }
-        self.watch_files();
+        if !watched {
+            self.watch_files();
+        }
         match loaded.content {
             Content::Policy(policy) => {
                 self.sources[index].fleet = None;
@@ -296,12 +305,13 @@ impl Loop {
             *key
         } else {
             let policy = self.new_policy(name.clone(), PolicyRecord::default(), Ledger::default());
-            let key = self.policies.iter().position(Option::is_none).unwrap_or(self.policies.len());
-            if key == self.policies.len() {
-                self.policies.push(Some(policy));
-            } else {
+            let key = if let Some(key) = self.free.pop() {
                 self.policies[key] = Some(policy);
-            }
+                key
+            } else {
+                self.policies.push(Some(policy));
+                self.policies.len() - 1
+            };
             self.names.insert(name.clone(), key);
             key
         };
@@ -404,10 +414,12 @@ impl Loop {
 
     /// Starts a policy's schedule anew at `due`.
     pub(super) fn schedule(&mut self, key: usize, due: Instant) {
+        // No two schedules share an epoch: a key is used again, and timers of the policy that had it may still be set.
+        self.epochs = self.epochs.wrapping_add(1);
+        let epoch = self.epochs;
         let Some(policy) = self.policy(key) else { return };
-        policy.epoch += 1;
+        policy.epoch = epoch;
         policy.due = due;
-        let epoch = policy.epoch;
         self.timers.set(due, Timer::Tick(key, epoch));
     }
 
@@ -441,6 +453,7 @@ impl Loop {
                 return;
             }
         };
+        let mut found = false;
         for file in files {
             let known = self.sources.iter().any(|source| source.origin == SourceOrigin::File(file.clone()));
             if known {
@@ -454,6 +467,11 @@ impl Loop {
             let index = self.sources.len();
             self.sources.push(Source::new(name, SourceOrigin::File(file)));
             self.load(index);
+            found = true;
+        }
+        if found {
+            // Also when they do not load: the next save may mend them.
+            self.watch_files();
         }
     }
 
@@ -556,7 +574,7 @@ impl Loop {
             }
         };
         source.refused = None;
-        let names: Vec<String> = rows.iter().map(|row| row.name.clone()).collect();
+        let names: BTreeSet<String> = rows.iter().map(|row| row.name.clone()).collect();
         source.faults.retain(|name, _| names.contains(name));
         for row in rows {
             self.take_row(index, row);
@@ -617,7 +635,7 @@ impl Loop {
     }
 
     /// Counts the rows that were not there this time; more than half at once needs more to agree.
-    fn miss_rows(&mut self, index: usize, present: &[String]) {
+    fn miss_rows(&mut self, index: usize, present: &BTreeSet<String>) {
         let source = &mut self.sources[index];
         let mut missing = 0;
         for (name, row) in &mut source.rows {

@@ -100,8 +100,8 @@ impl Loop {
         let ctx = policy.ctx(wall);
         let deadline = deadline(policy.interval);
         if needs_script(&spec) {
-            self.spawn(async move {
-                let observed = Box::new(script.observe(ctx, deadline).await);
+            self.call_script(deadline, move |left| async move {
+                let observed = Box::new(script.observe(ctx, left).await);
                 Event::Observed { key, serial, observed }
             });
         } else {
@@ -202,8 +202,8 @@ impl Loop {
                 let ctx = policy.ctx(wall);
                 let deadline = deadline(policy.interval);
                 policy.phase = Phase::Acting(decision);
-                self.spawn(async move {
-                    let acted = Box::new(script.act(hook, n, ctx, mode, deadline).await);
+                self.call_script(deadline, move |left| async move {
+                    let acted = Box::new(script.act(hook, n, ctx, mode, left).await);
                     Event::Acted { key, serial, acted }
                 });
             }
@@ -347,8 +347,8 @@ impl Loop {
             let serial = policy.next_serial();
             let (n, ctx, deadline) = (plan.kills - waiting, policy.ctx(wall), deadline(policy.interval));
             policy.phase = Phase::Choosing(decision, plan);
-            self.spawn(async move {
-                let order = script.victims(n, ctx, deadline).await;
+            self.call_script(deadline, move |left| async move {
+                let order = script.victims(n, ctx, left).await;
                 Event::Victims { key, serial, order }
             });
         } else {
@@ -403,16 +403,18 @@ impl Loop {
             let (ctx, deadline) = (policy.ctx(wall), deadline(policy.interval));
             policy.phase = Phase::Stopping;
             let mode = if self.settings.dry_run { Mode::Record } else { Mode::Live };
-            self.spawn(async move {
-                let code = script.stop(ctx, mode, deadline).await;
+            self.call_script(deadline, move |left| async move {
+                let code = script.stop(ctx, mode, left).await;
                 Event::Stop { key, serial, code }
             });
         } else {
             policy.phase = Phase::Idle;
         }
-        self.announce(key, StreamEvent::Tick);
-        if news {
-            self.announce(key, StreamEvent::Decision);
+        if let Some(snapshot) = self.publish(key) {
+            self.tell(|| StreamEvent::Tick(Arc::clone(&snapshot)));
+            if news {
+                self.tell(|| StreamEvent::Decision(snapshot));
+            }
         }
         self.after_tick(key);
     }

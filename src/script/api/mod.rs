@@ -4,7 +4,7 @@
 //! equal by. Every function is marked read or effect (see [`Access`]).
 //!
 //! Rules that every module keeps:
-//! - arguments are checked by [`args`], so that an error names the function, the argument, what was expected
+//! - arguments are checked by `args`, so that an error names the function, the argument, what was expected
 //!   and what came; unknown option keys are errors;
 //! - a function that waits does its I/O through `HostShared::wait`, never on a script thread, and only in the
 //!   hook's own coroutine;

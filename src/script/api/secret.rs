@@ -145,6 +145,7 @@ impl SecretText {
     }
 
     /// What tells it apart from others without saying what it is: a secret's name.
+    #[cfg(feature = "redis")]
     pub(crate) fn identity(&self) -> String {
         match self {
             Self::Plain(text) => format!("plain {text}"),

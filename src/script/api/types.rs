@@ -414,6 +414,7 @@ pub fn files() -> Vec<(String, String)> {
     let mut files = vec![("setpoint.lua".to_owned(), luacats())];
     files.extend(modules().iter().map(|module| (format!("setpoint/{}.lua", module.name), stub(module.name))));
     files.push(("setpoint/params.lua".to_owned(), PARAMS.to_owned()));
+    files.push(("setpoint/host.lua".to_owned(), HOST.to_owned()));
     files
 }
 
@@ -427,6 +428,18 @@ const PARAMS: &str = "\
 ---@param defaults T
 ---@return T
 return function(defaults) end
+";
+
+/// What `require("setpoint.host")` gives: the embedding program's own functions.
+const HOST: &str = "\
+---@meta setpoint.host
+
+---Functions of the program that setpoint is embedded in; each gives a number, or nil for a missing sample. In the command
+---there are none.
+---@type table<string, fun(): number?>
+local host
+
+return host
 ";
 
 /// The file that an editor finds for `require(\"setpoint.<name>\")`.

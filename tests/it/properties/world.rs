@@ -322,6 +322,9 @@ impl World {
             self.launch(to_min, By::Min);
             self.launch(launched - to_min, by);
             self.refused += wanted - launched;
+        } else if decision.adjustment < 0 && Config::from(&self.spec).counter {
+            // What would stand against the metric finds no room here; nothing is killed in its place.
+            self.refused += wanted;
         } else if decision.adjustment < 0 {
             killed = self.ledger.cancel_waiting(some);
             self.waiting -= killed;
