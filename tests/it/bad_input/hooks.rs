@@ -242,7 +242,7 @@ return setpoint.fleet {
     for name in ["fleet", "fleet/b", "fleet/c"] {
         text.push_str(&format!("{name}\n{}", told(name, &setpoint.stderr(), &scratch)));
     }
-    // Names of tasks and of what stands in memory differ from run to run.
+    // Ids of tasks differ from run to run.
     insta::with_settings!({ filters => vec![(r"\.[0-9A-HJKMNP-TV-Z]{26}", ".ULID")] }, {
         assert_snapshot!("functions", text);
     });
