@@ -153,14 +153,9 @@ impl Watching {
         }
         let now = Instant::now();
         for path in &event.paths {
-            // A file that is named without a folder is told of as `./file`.
-            let bare = path.strip_prefix(".").ok().filter(|bare| self.files.contains_key(*bare));
-            if let Some(bare) = bare {
-                self.pending.insert(bare.to_path_buf(), now);
-            }
             if self.files.contains_key(path) {
                 self.pending.insert(path.clone(), now);
-            } else if bare.is_none() {
+            } else {
                 let dir = parent(path);
                 let through: Vec<PathBuf> =
                     self.files.keys().filter(|file| parent(file) == dir && file.is_symlink()).cloned().collect();
