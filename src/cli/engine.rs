@@ -1,6 +1,7 @@
 //! A whole run: engine, API and live block, from the plan that `run` has settled to the exit code.
 
 use std::collections::BTreeMap;
+use std::io::ErrorKind;
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::Path;
 use std::time::Duration;
@@ -9,6 +10,7 @@ use setpoint::backend::Backend;
 use setpoint::backend::local::{LocalBackend, LocalConfig};
 use setpoint::config::{Budget, HostConfig, Params};
 use setpoint::http::{self, HttpConfig};
+use setpoint::runtime::store::StoreError;
 use setpoint::runtime::{Engine, EngineConfig, GlobalBudget, PolicySource, RunEnd, Signal};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
@@ -126,11 +128,12 @@ fn local(config: &HostConfig) -> Result<Backend, CliError> {
     let state_dir = config.state_dir.as_deref();
     if let Some(dir) = state_dir {
         // The backend's mark is the folder's real path, so it has to be there; state is nobody else's to read.
-        std::fs::DirBuilder::new()
-            .recursive(true)
-            .mode(0o700)
-            .create(dir)
-            .map_err(|error| CliError::io(format!("cannot create the state folder `{}`", dir.display()), error))?;
+        std::fs::DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(|error| match error.kind() {
+            ErrorKind::AlreadyExists | ErrorKind::NotADirectory => {
+                host::store(StoreError::NotAFolder { dir: dir.to_owned() })
+            }
+            _ => CliError::io(format!("cannot create the state folder `{}`", dir.display()), error),
+        })?;
     }
     let defaults = LocalConfig::default();
     let local = LocalConfig {

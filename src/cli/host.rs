@@ -7,6 +7,7 @@ use std::path::Path;
 use setpoint::config::{self, HostConfig, Origin, ParamKey, Params, Setting, Settings};
 use setpoint::runtime::StartError;
 use setpoint::runtime::store::StoreError;
+use setpoint::script::error::ScriptErrorKind;
 use setpoint::script::{LoadRequest, LoadedFile, Natives, ScriptError, ScriptHost};
 
 use super::ConfigArgs;
@@ -82,7 +83,9 @@ impl Loader {
 /// Policies that do not load, where that ends the command.
 pub(crate) fn wrong_policies(errors: &[ScriptError]) -> CliError {
     let reports: Vec<_> = errors.iter().map(ScriptError::report).collect();
-    CliError::new(Exit::Config, reports.join("\n"))
+    // A file that cannot be read is no bad policy.
+    let unread = errors.iter().all(|error| error.kind == ScriptErrorKind::Io);
+    CliError::new(if unread { Exit::Io } else { Exit::Config }, reports.join("\n"))
 }
 
 /// Why an engine did not start. Nothing has been launched then.
@@ -92,7 +95,8 @@ pub(crate) fn not_started(error: StartError) -> CliError {
             wrong_policies(&errors).hint("nothing was launched; `setpoint check` says the same")
         }
         StartError::Store(error) => store(error),
-        StartError::EmptyFolder(_) | StartError::DuplicateName { .. } => chained(Exit::Config, &error),
+        StartError::EmptyFolder(_) => chained(Exit::Config, &error),
+        StartError::DuplicateName { .. } => chained(Exit::Config, &error).hint("rename one of the files"),
         StartError::UnknownParam { .. } => {
             chained(Exit::Usage, &error).hint("`setpoint policies show NAME` lists the parameters of a bundled policy")
         }

@@ -26,7 +26,7 @@ use crate::core::model::{Counts, PolicyName, Sample, TaskId, TaskState, TaskStat
 use crate::core::plan::Plan;
 use crate::core::policy::PolicySpec;
 use crate::core::time::Timestamp;
-use crate::script::{Ctx, LoadedPolicy, Param, PolicyScript, ScriptError, TaskView};
+use crate::script::{Ctx, Hook, LoadedPolicy, Param, PolicyScript, ScriptError, TaskView};
 
 use super::clock::JumpDetector;
 use super::record::{Ended, Override, Pause, PolicyRecord};
@@ -169,7 +169,8 @@ pub(crate) struct Policy {
     pub(crate) drains: BTreeMap<TaskId, Drain>,
     /// When the next look at replacements and drains is due, if one is.
     pub(crate) wake: Option<Instant>,
-    pub(crate) error: Option<Arc<ScriptError>>,
+    /// Errors that stand: of each function the last one, until it does its work again. The newest is at the end.
+    pub(crate) errors: Vec<Arc<ScriptError>>,
     pub(crate) refusal: Option<Arc<ScriptError>>,
     pub(crate) stats: BTreeMap<TaskId, TaskStats>,
     views: Option<Arc<Vec<TaskView>>>,
@@ -224,7 +225,7 @@ impl Policy {
             penalty: None,
             drains: BTreeMap::new(),
             wake: None,
-            error: None,
+            errors: Vec::new(),
             refusal: None,
             stats: BTreeMap::new(),
             views: None,
@@ -244,6 +245,19 @@ impl Policy {
     /// The functions of what runs.
     pub(crate) fn script(&self) -> Option<Arc<dyn PolicyScript>> {
         self.active.as_ref().map(|active| Arc::clone(&active.policy.script))
+    }
+
+    /// These functions did their work, but for what `errors` says: older errors of theirs stand no longer.
+    pub(crate) fn settle_errors(&mut self, hooks: &[Hook], errors: &[ScriptError]) {
+        self.errors.retain(|before| !hooks.contains(&before.hook) || errors.contains(before));
+    }
+
+    /// What the loop does when a function fails: it keeps to the number of tasks, or raises it to the lower bound.
+    pub(crate) fn held(&self) -> String {
+        match self.counts().desired().max(self.bounds_in_force().min) {
+            1 => "held at 1 task".to_owned(),
+            n => format!("held at {n} tasks"),
+        }
     }
 
     /// Whether its tasks are run by others.
@@ -267,7 +281,7 @@ impl Policy {
         self.active = Some(generation);
         self.generation += 1;
         self.penalty = None;
-        self.error = None;
+        self.errors.clear();
         self.refusal = None;
         self.last_tick = self.last_tick.map(|(wall, _)| (wall, now));
         self.dirty = true;
@@ -392,7 +406,7 @@ impl Policy {
             script: ScriptView {
                 path: active.map(|active| active.path.clone()).unwrap_or_default(),
                 sha256: active.map(|active| Arc::clone(&active.sha256)).unwrap_or_default(),
-                error: self.error.clone(),
+                error: self.errors.last().cloned(),
                 refused: self.refusal.clone(),
             },
             spec: self.spec().cloned(),

@@ -18,6 +18,8 @@ pub(super) fn describe(value: &Value) -> String {
         Value::Nil => "nil".to_owned(),
         Value::Boolean(flag) => format!("boolean {flag}"),
         Value::Integer(number) => format!("number {number}"),
+        // Beyond this, digits say less than the exponent.
+        Value::Number(number) if number.is_finite() && 1e15 <= number.abs() => format!("number {number:e}"),
         Value::Number(number) => format!("number {number}"),
         Value::String(text) => format!("string {}", quote(&text.to_string_lossy())),
         Value::Table(_) => "table".to_owned(),
@@ -204,7 +206,6 @@ mod tests {
             ),
         ] {
             let got = metric(code).unwrap_err();
-            let message = message.replace("1e300", &format!("{}", 1e300));
             assert_eq!(got, message, "{code}");
         }
     }

@@ -171,8 +171,8 @@ impl CtxCell {
             "now" => number(seconds(ctx.now)),
             "tick" => number(ctx.tick as f64),
             "policy" => Ok(Value::String(lua.create_string(ctx.policy.as_str())?)),
-            "params" => match lua.app_data_ref::<Params>().and_then(|params| params.values()) {
-                Some(table) => Ok(Value::Table(table)),
+            "params" => match lua.app_data_ref::<Params>() {
+                Some(params) => Ok(Value::Table(params.values(lua)?)),
                 None => Ok(Value::Table(sealed_table(lua)?)),
             },
             "sample" => optional(self.sample(&ctx).0.as_ref().and_then(Sample::fresh)),

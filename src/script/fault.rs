@@ -78,6 +78,8 @@ impl Sources {
                 let (message, hint) = split_hint(message);
                 let mut error = ScriptError::new(main, hook, ScriptErrorKind::Type, shorten(&message));
                 error.hint = hint;
+                // No line of the script raised this; the key under which the function stands is the nearest place.
+                self.locate(main, &[hook.as_str()], &mut error);
                 error
             }
         }

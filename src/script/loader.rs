@@ -40,7 +40,9 @@ pub(super) async fn load(
     let limit = shared.limits.source;
     let source: Arc<str> = match &request.source {
         Some(text) => text.as_str().into(),
-        None => read_source(&request.path, limit).map_err(|message| single(ScriptErrorKind::Io, message))?.into(),
+        None => read_source(&request.path, limit)
+            .map_err(|reason| single(ScriptErrorKind::Io, format!("cannot be read: {reason}")))?
+            .into(),
     };
     if source.len() > limit {
         let message = format!("expected at most {limit} bytes of source, got {}", source.len());
@@ -143,7 +145,7 @@ fn declare_params(vm: &Vm, table: &Table, found: &mut Findings) {
         }
     };
     let Some(params) = vm.lua.app_data_ref::<Params>() else { return };
-    if params.values().is_some_and(|values| values == given) {
+    if params.gave(&given) {
         return;
     }
     if let Err(message) = params.declare(&vm.lua, &given) {

@@ -30,9 +30,20 @@ impl Params {
         self.declared.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// The table of values, read-only; none when nothing is declared.
-    pub(super) fn values(&self) -> Option<Table> {
-        self.values.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    /// The table of values, read-only; an empty one, in which every key is an error, when nothing is declared.
+    pub(super) fn values(&self, lua: &Lua) -> mlua::Result<Table> {
+        let mut values = self.values.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(table) = &*values {
+            return Ok(table.clone());
+        }
+        let table = table_of(lua, &[])?;
+        *values = Some(table.clone());
+        Ok(table)
+    }
+
+    /// Whether a table is the one that `declare` returned.
+    pub(super) fn gave(&self, table: &Table) -> bool {
+        self.values.lock().unwrap_or_else(PoisonError::into_inner).as_ref() == Some(table)
     }
 
     /// Declares parameters with their defaults; returns the table of their values.

@@ -80,7 +80,9 @@ pub(super) fn find_module(lua: &Lua, name: String) -> mlua::Result<(bool, Value,
             return Ok((true, Value::Table(api::host::register(lua)?), None));
         }
         let names = modules.iter().map(|module| module.name).chain(["params", api::host::NAME]);
-        return refuse(format!("there is no module {}{}", quote(&name), did_you_mean(short, names)));
+        let names: Vec<String> = names.map(|short| format!("setpoint.{short}")).collect();
+        let hint = did_you_mean(&name, names.iter().map(String::as_str));
+        return refuse(format!("there is no module {}{hint}", quote(&name)));
     }
     if CallScope::current(lua)?.hook != Hook::Load {
         return refuse(format!("require of {}: files are required while the policy loads, at its top", quote(&name)));
@@ -93,7 +95,7 @@ pub(super) fn find_module(lua: &Lua, name: String) -> mlua::Result<(bool, Value,
     let limit = HostShared::of(lua)?.limits.source;
     let source = match read_source(&path, limit) {
         Ok(source) => source,
-        Err(message) => return refuse(message),
+        Err(reason) => return refuse(format!("cannot read {}: {reason}", path.display())),
     };
     files.required.lock().unwrap_or_else(PoisonError::into_inner).push(path.clone());
     let environment = files.environment.lock().unwrap_or_else(PoisonError::into_inner).clone();
@@ -108,16 +110,15 @@ pub(super) fn find_module(lua: &Lua, name: String) -> mlua::Result<(bool, Value,
     Ok((true, Value::Nil, Some(function)))
 }
 
-/// A source file's text.
+/// A source file's text, or why it cannot be read.
 pub(super) fn read_source(path: &Path, limit: usize) -> Result<String, String> {
-    let failed = |error: std::io::Error| format!("cannot read {}: {error}", path.display());
-    let meta = std::fs::metadata(path).map_err(failed)?;
+    let meta = std::fs::metadata(path).map_err(|error| error.to_string())?;
     if !meta.is_file() {
-        return Err(format!("cannot read {}: expected a file", path.display()));
+        return Err("expected a file".to_owned());
     }
     if meta.len() > limit as u64 {
-        return Err(format!("cannot read {}: expected at most {limit} bytes, got {}", path.display(), meta.len()));
+        return Err(format!("expected at most {limit} bytes, got {}", meta.len()));
     }
-    let bytes = std::fs::read(path).map_err(failed)?;
-    String::from_utf8(bytes).map_err(|_| format!("cannot read {}: expected text in UTF-8", path.display()))
+    let bytes = std::fs::read(path).map_err(|error| error.to_string())?;
+    String::from_utf8(bytes).map_err(|_| "expected text in UTF-8".to_owned())
 }

@@ -158,7 +158,8 @@ fn launching(workload: &Workload, warmer: &Actuator, cooler: &Actuator, found: &
         Effect::Cools => cooler,
     };
     let by_script = !matches!(launches, Actuator::Absent) && workload.min == 0;
-    if !has_task && !by_script && workload.max > 0 {
+    let told = |found: &Findings| found.problems.iter().any(|problem| problem.path == "workload.command");
+    if !has_task && !by_script && workload.max > 0 && !told(found) {
         found.problem("workload.command", "expected a command as text or as a list, got nil");
     } else if workload.backend == "local" && workload.template.command.is_none() && workload.template.image.is_some() {
         found.problem("workload.command", "backend \"local\" runs no images, expected a command, got nil");

@@ -3,6 +3,7 @@
 #![expect(clippy::print_stderr, reason = "tests say what they skip, and show logs when they fail")]
 
 mod arch;
+mod bad_input;
 mod cli;
 mod crash;
 mod embedded;

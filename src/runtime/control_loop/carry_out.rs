@@ -17,7 +17,7 @@ use crate::core::model::{Kind, Placement, TaskId, TaskState};
 use crate::core::plan::Plan;
 use crate::core::policy::{Replace, TaskTemplate};
 use crate::core::time::Timestamp;
-use crate::script::{Mode, ScriptError};
+use crate::script::{Hook, Mode, ScriptError};
 
 use super::super::backend_worker::Work;
 use super::super::event::Event;
@@ -262,10 +262,12 @@ impl Loop {
             }
             Ok(true) => {
                 policy.drains.remove(task);
+                policy.settle_errors(&[Hook::Drain], &[]);
                 self.send_kills(key, std::slice::from_ref(task), None);
             }
             Err(error) => {
                 policy.drains.remove(task);
+                policy.settle_errors(&[Hook::Drain], std::slice::from_ref(&error));
                 self.script_error(key, error, Some(format!("killed `{task}` without draining it")));
                 self.send_kills(key, std::slice::from_ref(task), None);
             }

@@ -55,6 +55,8 @@ pub(crate) struct Source {
     pub(crate) params: Arc<Vec<Param>>,
     /// Why the file on the disk is not what runs.
     pub(crate) refused: Option<Arc<ScriptError>>,
+    /// Why rows have no policy, by their names.
+    pub(crate) faults: BTreeMap<String, Arc<ScriptError>>,
     pub(crate) required: Vec<PathBuf>,
     /// Since when the file is gone.
     pub(crate) missing: Option<Instant>,
@@ -85,6 +87,7 @@ impl Source {
             fingerprint: None,
             params: Arc::default(),
             refused: None,
+            faults: BTreeMap::new(),
             required: Vec::new(),
             missing: None,
             doubt: 0,
@@ -304,6 +307,7 @@ impl Loop {
         match loaded.content {
             Content::Policy(policy) => {
                 self.sources[index].fleet = None;
+                self.sources[index].faults.clear();
                 self.end_rows(index, |_| true);
                 let generation = self.generation(index, policy);
                 let name = PolicyName::from(self.sources[index].name.as_str());
@@ -551,6 +555,7 @@ impl Loop {
         }
         source.fleet = None;
         source.rows.clear();
+        source.faults.clear();
         source.refused = None;
         for key in self.policies_of(index) {
             self.retire(key, "its file is gone");
@@ -612,13 +617,22 @@ impl Loop {
             Ok(rows) => rows,
             Err(error) => {
                 // A discovery that fails keeps all rows.
-                tracing::error!(policy = %source.name, rows = source.rows.len(), "{}\n  kept the rows that were known", error.report());
+                let kept = match source.rows.len() {
+                    0 => "there are no rows yet, asked again soon".to_owned(),
+                    n => format!("kept the rows that were known ({n})"),
+                };
+                if source.undiscovered.as_deref() == Some(&error) {
+                    tracing::debug!(policy = %source.name, error = %error, held = %kept, "discovery failed, again");
+                } else {
+                    tracing::error!(policy = %source.name, "{}\n  {kept}", error.report());
+                }
                 source.undiscovered = Some(Arc::new(error));
                 return;
             }
         };
         source.undiscovered = None;
         let names: BTreeSet<String> = rows.iter().map(|row| row.name.clone()).collect();
+        source.faults.retain(|name, _| names.contains(name));
         for row in rows {
             self.take_row(index, row);
         }
@@ -632,16 +646,24 @@ impl Loop {
         let loaded = match row.policy {
             Ok(loaded) => loaded,
             Err(error) => {
-                tracing::error!(policy = %name, "{}\n  the row is left as it was", error.report());
                 let known = source.rows.get(&row.name).map(|row| row.key);
-                if let Some(policy) = known.and_then(|key| self.policy(key)) {
-                    policy.refusal = Some(Arc::new(error));
+                let error = Arc::new(error);
+                let before = self.sources[index].faults.insert(row.name, Arc::clone(&error));
+                if before.is_some_and(|before| before == error) {
+                    tracing::debug!(policy = %name, error = %error, "the row is wrong, still");
                 } else {
-                    self.sources[index].undiscovered = Some(Arc::new(error));
+                    let kept =
+                        if known.is_some() { "the version that runs goes on" } else { "nothing is launched for it" };
+                    tracing::error!(policy = %name, "{}\n  {kept}", error.report());
+                }
+                if let Some(policy) = known.and_then(|key| self.policy(key)) {
+                    policy.refusal = Some(error);
                 }
                 return;
             }
         };
+        self.sources[index].faults.remove(&row.name);
+        let source = &self.sources[index];
         let same =
             source.rows.get(&row.name).and_then(|known| self.policies[known.key].as_ref()).is_some_and(|policy| {
                 let runs = |generation: &Generation| Arc::ptr_eq(&generation.policy.script, &loaded.script);

@@ -24,6 +24,12 @@ use super::{BackendState, LAG_BOUNDS, Loop};
 /// A policy that broke a limit waits at most this long.
 const MAX_PENALTY: Duration = Duration::from_secs(60);
 
+/// The functions that each tick calls to look.
+const OBSERVING: [Hook; 4] = [Hook::Metric, Hook::Target, Hook::Count, Hook::Decide];
+
+/// The functions that carry a decision out; their errors stand while there is something to carry out.
+const ACTING: [Hook; 4] = [Hook::Warmer, Hook::Cooler, Hook::Victims, Hook::Drain];
+
 impl Loop {
     /// A policy's tick is due.
     pub(super) fn on_due(&mut self, key: usize, epoch: u64, due: Instant) {
@@ -123,9 +129,7 @@ impl Loop {
             tracing::warn!(policy = %policy.name, "the wall clock jumped, this tick's sample is taken as stale");
             sample = Sample::Stale { value, age };
         }
-        if observed.errors.is_empty() {
-            policy.error = None;
-        }
+        policy.settle_errors(&OBSERVING, &observed.errors);
         for error in observed.errors {
             self.script_error(key, error, None);
         }
@@ -182,6 +186,11 @@ impl Loop {
             None => (decision.adjustment, Mode::Live),
         };
         if adjustment == 0 {
+            if decision.raw == 0
+                && let Some(policy) = self.policy(key)
+            {
+                policy.settle_errors(&ACTING, &[]);
+            }
             self.conclude(key, decision);
             return;
         }
@@ -252,12 +261,21 @@ impl Loop {
         let Phase::Acting(mut decision) = std::mem::replace(&mut policy.phase, Phase::Idle) else { return };
         let name = policy.name.clone();
         let external = policy.is_external();
+        policy.settle_errors(&[Hook::Warmer, Hook::Cooler], acted.error.as_slice());
         if let Some(error) = acted.error {
             if error.kind.is_limit() {
                 policy.penalty = penalty(policy.penalty.take(), std::slice::from_ref(&error), now);
             }
             let done = acted.intents.len();
-            self.script_error(key, error, Some(format!("carried out the {done} intents before it")));
+            self.script_error(
+                key,
+                error,
+                Some(match done {
+                    0 => "it had asked for nothing, nothing was done".to_owned(),
+                    1 => "carried out the intent before it".to_owned(),
+                    done => format!("carried out the {done} intents before it"),
+                }),
+            );
         }
         for effect in &acted.recorded {
             tracing::info!(policy = %name, effect = %effect, "dry run: not sent");
@@ -356,12 +374,16 @@ impl Loop {
         }
         let Phase::Choosing(decision, mut plan) = std::mem::replace(&mut policy.phase, Phase::Idle) else { return };
         match order {
-            Ok(order) => self.carry_out(key, decision, plan, order),
+            Ok(order) => {
+                policy.settle_errors(&[Hook::Victims], &[]);
+                self.carry_out(key, decision, plan, order);
+            }
             Err(error) => {
                 // Who goes is the script's to say; while it cannot, nobody does.
                 if error.kind.is_limit() {
                     policy.penalty = penalty(policy.penalty.take(), std::slice::from_ref(&error), now);
                 }
+                policy.settle_errors(&[Hook::Victims], std::slice::from_ref(&error));
                 plan.refused += plan.kills;
                 plan.kills = 0;
                 self.script_error(key, error, Some("killed nothing".to_owned()));
@@ -432,13 +454,14 @@ impl Loop {
             }
             _ => policy.penalty = policy.penalty.take().filter(|penalty| now < penalty.until),
         }
+        policy.settle_errors(&[Hook::Stop], code.as_ref().err().map(std::slice::from_ref).unwrap_or_default());
         match code {
             Ok(None) => {}
             Ok(Some(code)) => {
                 let reason = format!("`stop` gave exit code {code}");
                 self.end_policy(key, Ended { by: "stop".to_owned(), code, reason });
             }
-            Err(error) => self.script_error(key, error, Some("went on".to_owned())),
+            Err(error) => self.script_error(key, error, Some("the policy goes on".to_owned())),
         }
         self.after_tick(key);
     }
@@ -460,14 +483,14 @@ impl Loop {
     pub(super) fn script_error(&mut self, key: usize, error: ScriptError, held: Option<String>) {
         *self.totals.script_errors.entry((error.hook.as_str(), error.kind.as_str())).or_default() += 1;
         let Some(policy) = self.policy(key) else { return };
-        let held: Arc<str> = held.unwrap_or_else(|| format!("held at {} tasks", policy.counts().desired())).into();
+        let held: Arc<str> = held.unwrap_or_else(|| policy.held()).into();
         let name = policy.name.clone();
-        let repeated = policy.error.as_ref().is_some_and(|before| **before == error);
+        let repeated = policy.errors.iter().any(|before| **before == error);
         let error = Arc::new(error);
-        policy.error = Some(Arc::clone(&error));
         if repeated {
             tracing::debug!(policy = %name, error = %error, held = %held, "script error, again");
         } else {
+            policy.errors.push(Arc::clone(&error));
             tracing::error!(policy = %name, hook = error.hook.as_str(), "{}\n  {held}", error.report());
         }
         self.tell(|| StreamEvent::Error { policy: name, error, held });

@@ -356,7 +356,7 @@ impl Loop {
             } else if let Some(refusal) = &policy.refusal {
                 health.degraded = true;
                 note(format!("the file is not what runs: {refusal}"));
-            } else if let Some(error) = &policy.error {
+            } else if let Some(error) = policy.errors.last() {
                 health.degraded = true;
                 note(error.to_string());
             }
@@ -368,6 +368,10 @@ impl Loop {
             if let Some(refused) = source.refused.as_ref().or(source.undiscovered.as_ref()) {
                 health.degraded = true;
                 health.problems.entry(source.name.clone()).or_insert_with(|| refused.to_string());
+            }
+            for (row, fault) in &source.faults {
+                health.degraded = true;
+                health.problems.entry(format!("{}/{row}", source.name)).or_insert_with(|| fault.to_string());
             }
         }
         *write_lock(&self.published.health) = health;

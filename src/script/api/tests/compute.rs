@@ -142,7 +142,7 @@ fn time_is_the_ticks_and_zones_have_their_summers() {
         ("zoned(1e300)", "time.zoned: argument 1: expected seconds since 1970, got"),
         ("zoned(0/0)", "time.zoned: argument 1: expected seconds since 1970, got NaN"),
         ("parse('yesterday')", "time.parse: argument 1: expected an RFC 3339 time such as"),
-        ("duration('90')", "time.duration: argument 1: expected a duration such as \"15s\" or \"1m30s\", got \"90\""),
+        ("duration('90')", "time.duration: argument 1: expected a duration with a unit such as"),
     ] {
         let error = bench.error(&format!("require('setpoint.time').{call}"));
         assert!(error.contains(expected), "{call}: {error}");
