@@ -57,6 +57,7 @@ impl Watch {
             events,
             files: BTreeMap::new(),
             dirs: BTreeMap::new(),
+            known: BTreeMap::new(),
             watched: BTreeSet::new(),
             pending: BTreeMap::new(),
             next_poll: Instant::now() + poll,
@@ -82,6 +83,8 @@ struct Watching {
     events: tokio::sync::mpsc::Sender<Event>,
     files: BTreeMap<PathBuf, Look>,
     dirs: BTreeMap<PathBuf, u64>,
+    /// Each of them by its absolute path, which is how the system tells of it however it was given.
+    known: BTreeMap<PathBuf, PathBuf>,
     watched: BTreeSet<PathBuf>,
     /// Paths that changed, and since when they have been left alone.
     pending: BTreeMap<PathBuf, Instant>,
@@ -135,6 +138,7 @@ impl Watching {
             .into_iter()
             .map(|dir| (dir.clone(), self.dirs.get(&dir).copied().unwrap_or_else(|| listing(&dir))))
             .collect();
+        self.known = self.files.keys().chain(self.dirs.keys()).map(|path| (absolute(path), path.clone())).collect();
         let parents: BTreeSet<PathBuf> =
             self.files.keys().map(|file| parent(file)).chain(self.dirs.keys().cloned()).collect();
         let Some(watcher) = &mut self.watcher else { return };
@@ -162,21 +166,18 @@ impl Watching {
         }
         let now = Instant::now();
         for path in &event.paths {
-            // A file that was given without a folder is watched through `.`, and told of as `./file`.
-            let path = &path.strip_prefix(".").map_or_else(|_| path.clone(), Path::to_path_buf);
-            if self.files.contains_key(path) {
-                self.pending.insert(path.clone(), now);
+            let path = &absolute(path);
+            let dir = parent(path);
+            if let Some(file) = self.known.get(path).filter(|known| self.files.contains_key(*known)) {
+                self.pending.insert(file.clone(), now);
             } else {
-                let dir = parent(path);
-                let through: Vec<PathBuf> =
-                    self.files.keys().filter(|file| parent(file) == dir && file.is_symlink()).cloned().collect();
-                for file in through {
-                    self.pending.insert(file, now);
+                // Something else in the folder: links of ours may go through it.
+                for file in self.files.keys().filter(|file| parent(&absolute(file)) == dir && file.is_symlink()) {
+                    self.pending.insert(file.clone(), now);
                 }
             }
-            let dir = parent(path);
-            if self.dirs.contains_key(&dir) {
-                self.pending.insert(dir, now);
+            if let Some(dir) = self.known.get(&dir).filter(|known| self.dirs.contains_key(*known)) {
+                self.pending.insert(dir.clone(), now);
             }
         }
     }
@@ -204,6 +205,10 @@ impl Watching {
         }
         changed.is_empty() || self.events.blocking_send(Event::Changed(changed)).is_ok()
     }
+}
+
+fn absolute(path: &Path) -> PathBuf {
+    std::path::absolute(path).unwrap_or_else(|_| path.to_path_buf())
 }
 
 fn parent(path: &Path) -> PathBuf {

@@ -375,7 +375,7 @@ fn init_writes_what_an_editor_needs_and_overwrites_nothing() {
     assert_snapshot!(setpoint_in(dir.path(), &["init", "policies", "--name", "mail"]), @r"
     exit 74
     --- stderr
-    error: already there, so nothing was written: `policies/mail.lua`, `policies/mail_test.lua`, `policies/.luarc.json`, 12 more
+    error: already there, so nothing was written: `policies/mail.lua`, `policies/mail_test.lua`, `policies/.luarc.json`, 13 more
     hint: --force overwrites
     ");
     assert_eq!(read("mail.lua"), "mine");
