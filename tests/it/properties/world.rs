@@ -218,7 +218,9 @@ impl World {
         }
         if state == TaskState::Gone {
             unit.gone = Some(self.now);
+            // A replacement stands for one that ran, whether it came to run itself or not.
             let ran = before >= TaskState::Running
+                || unit.by == By::Replacement
                 || matches!(exit, Some(Exit::Code { .. } | Exit::Signal { .. } | Exit::OutOfMemory));
             let job = match unit.by {
                 By::Cooler => matches!(self.spec.hooks.cooler, Actuator::Task(_)),
