@@ -11,7 +11,7 @@ use setpoint::core::decide::{Config, decide};
 use setpoint::core::decision::{InFlight, Observation, PolicyState, Scripted};
 use setpoint::core::model::{Counts, Effect, Sample};
 use setpoint::core::policy::{
-    Confirm, Control, FlapBudget, Interval, LawSpec, Side, StepLimit, StepTier, Tolerance, UpDown,
+    Confirm, Control, FlapBudget, Gains, Interval, LawSpec, Side, StepLimit, StepTier, Tolerance, Tuning, UpDown,
 };
 use setpoint::core::time::Timestamp;
 
@@ -37,6 +37,22 @@ fn proportional_guarded(bencher: Bencher<'_, '_>) {
     control.flap = Some(FlapBudget { changes: 20, per: Duration::from_secs(60) });
     control.ramp = 10;
     bench(bencher, &control);
+}
+
+#[divan::bench]
+fn pid(bencher: Bencher<'_, '_>) {
+    bench(bencher, &Control::new(LawSpec::Pid(Gains::new(5.0, None, 0.01, 0.5))));
+}
+
+/// With the HPA's guards.
+#[divan::bench]
+fn ratio(bencher: Bencher<'_, '_>) {
+    bench(bencher, &Control::new(LawSpec::Ratio { tolerance: 0.1 }));
+}
+
+#[divan::bench]
+fn adaptive(bencher: Bencher<'_, '_>) {
+    bench(bencher, &Control::new(LawSpec::Adaptive(Tuning { per_task: 5.0, season: None })));
 }
 
 #[divan::bench(args = [false, true])]

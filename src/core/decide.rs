@@ -11,6 +11,7 @@
 //! `decide` never moves a cooldown, since a decision that nothing came of must not delay the next one; the
 //! host says with [`settle`] what was really carried out. Same inputs, same decision: nothing else is read.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -18,7 +19,7 @@ use super::decision::{Bounds, Decision, Guard, Observation, PolicyState};
 use super::guard::sample::Data;
 use super::guard::{Chain, bound, confirm, limit, ramp, sample, stabilize};
 use super::law::{self, Input};
-use super::model::{Effect, Kind, Point};
+use super::model::{Effect, Kind, Point, Sample};
 use super::policy::{Actuator, Control, Interval, LawSpec, PolicySpec};
 use super::time::Timestamp;
 
@@ -140,13 +141,17 @@ fn remember(state: &mut PolicyState, point: Point, lookback: usize) {
 /// Asks the law, where it has what it needs; a chain that starts from 0 otherwise.
 fn propose(config: &Config<'_>, state: &mut PolicyState, observation: &Observation, point: Option<Point>) -> Chain {
     let desired = observation.counts.desired();
-    let law = &config.control.law;
+    let law = law_of(config);
     if law.needs_sample() && point.is_none() {
         return Chain::new(desired, 0);
     }
     // A law that only knows differences may go below no task at all, where that means to launch against them.
-    let lift = if config.counter && law.needs_sample() { room(config, observation) } else { 0 };
+    let lift = if config.counter && law.works_on_differences() { room(config, observation) } else { 0 };
     let lifted = desired.saturating_add(lift);
+    let (age, reported) = match observation.sample {
+        Sample::Value { age, reported, .. } => (age, reported),
+        _ => (Duration::ZERO, None),
+    };
     let input = Input {
         now: observation.now,
         effect: config.effect,
@@ -157,15 +162,27 @@ fn propose(config: &Config<'_>, state: &mut PolicyState, observation: &Observati
         ramp: config.control.ramp,
         in_flight: observation.in_flight,
         refused: observation.refused,
+        ready: observation.counts.ready.min(observation.counts.running),
+        reported,
+        age,
         scripted: observation.scripted.as_ref(),
     };
-    let proposal = law::propose(law, &mut state.law, &input);
+    let proposal = law::propose(&law, &mut state.law, &input);
     let raw = i64::from(proposal.count) - i64::from(lifted);
     let mut chain = Chain::new(desired, raw);
     if let Some(note) = proposal.note {
         chain.note(Guard::Law, raw, note);
     }
     chain
+}
+
+/// The law in force. Where some tasks stand against the others there is no such thing as the effect of one task to be
+/// learned.
+fn law_of<'a>(config: &Config<'a>) -> Cow<'a, LawSpec> {
+    match &config.control.law {
+        LawSpec::Adaptive(tuning) if config.counter => Cow::Owned(LawSpec::Proportional { per_task: tuning.per_task }),
+        law => Cow::Borrowed(law),
+    }
 }
 
 /// How many more tasks there is room for (rule 5 of the semantics).
@@ -179,7 +196,7 @@ pub(super) fn room(config: &Config<'_>, observation: &Observation) -> u32 {
 /// Replacements and launches up to min neither start a cooldown nor use up a budget, so replacements must not
 /// be counted in `launched`, and what was launched counts as up to min first.
 pub fn settle(state: &mut PolicyState, now: Timestamp, launched: u32, killed: u32, to_min: u32) {
-    law::settle(&mut state.law, launched);
+    law::settle(&mut state.law, launched, killed);
     let by_decision = launched.saturating_sub(to_min);
     if by_decision > 0 {
         state.last_launch = Some(now);

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+pub use super::law::{AdaptiveState, PidState};
 use super::model::{Counts, Point, Sample};
 use super::time::Timestamp;
 
@@ -231,6 +232,26 @@ pub enum Detail {
         /// Whether an override set it.
         overridden: bool,
     },
+    /// What a law expects of a load, in the unit of all tasks together.
+    Forecast {
+        /// The load that the sample shows.
+        load: f64,
+        /// The load that is expected.
+        ahead: f64,
+        /// What is added for how wrong such forecasts have been.
+        headroom: f64,
+        /// How far ahead.
+        span: Duration,
+    },
+    /// What a law has learned of the effect of one task.
+    Response {
+        /// By how much one task moves the sample, in metric units.
+        gain: f64,
+        /// After how long.
+        lag: Duration,
+    },
+    /// A law does not know yet what a task does to the sample.
+    Unsure,
     /// Free text, one line.
     Text(Arc<str>),
     /// Nothing to add.
@@ -264,6 +285,14 @@ impl fmt::Display for Reason {
                     f.write_str(" (override)")?;
                 }
             }
+            Detail::Forecast { load, ahead, headroom, span } => {
+                write!(
+                    f,
+                    "a load of {load:.4} is expected to be {ahead:.4} in {span:.1?}, give or take {headroom:.4}"
+                )?;
+            }
+            Detail::Response { gain, lag } => write!(f, "a task is worth {gain:.4}, seen after {lag:.1?}")?,
+            Detail::Unsure => f.write_str("learning what a task does")?,
             Detail::Text(text) => f.write_str(text)?,
             Detail::None => f.write_str(guard.as_str())?,
         }
@@ -367,4 +396,8 @@ pub enum LawState {
         #[serde(default)]
         free: u32,
     },
+    /// Sums and last figures of `pid`.
+    Pid(PidState),
+    /// What `adaptive` has learned.
+    Adaptive(Box<AdaptiveState>),
 }

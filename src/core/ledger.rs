@@ -16,7 +16,9 @@
 //! `lag` the sample is that of a world that old, so at any time desired − in flight is the number of tasks
 //! that were ready then.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::cmp::Reverse;
+use std::collections::btree_map::{BTreeMap, Entry};
+use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -60,6 +62,10 @@ pub struct Task {
     pub attempt: u32,
     /// Where it runs.
     pub placement: Placement,
+    /// Its place among the policy's tasks, from 0: it keeps it for as long as it exists, and the next task gets the
+    /// lowest free one, so that a replacement stands where the lost one stood. None for a helper.
+    #[serde(default)]
+    pub slot: Option<u32>,
 }
 
 /// The part of the ledger that is not tasks; survives restarts.
@@ -109,6 +115,58 @@ pub struct Change {
 pub struct Ledger {
     tasks: BTreeMap<TaskId, Task>,
     state: LedgerState,
+    tally: Tally,
+}
+
+/// How many tasks are in which state, kept as they change: each tick asks several times, and tasks change rarely.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+struct Tally {
+    asked: u32,
+    staging: u32,
+    running: u32,
+    /// Of those running.
+    ready: u32,
+    killing: u32,
+    /// Of those being killed, the ones that had become ready.
+    killing_ready: u32,
+    helpers: u32,
+    /// When a task last became ready: so long after it the sample shows everything.
+    newest: Timestamp,
+}
+
+impl Tally {
+    fn add(&mut self, task: &Task) {
+        self.newest = self.newest.max(task.ready.unwrap_or_default());
+        self.move_by(task, |n| *n += 1);
+    }
+
+    fn remove(&mut self, task: &Task) {
+        self.move_by(task, |n| *n -= 1);
+    }
+
+    fn move_by(&mut self, task: &Task, step: impl Fn(&mut u32)) {
+        if task.by == By::Helper {
+            step(&mut self.helpers);
+            return;
+        }
+        match task.state {
+            TaskState::Asked => step(&mut self.asked),
+            TaskState::Staging => step(&mut self.staging),
+            TaskState::Running => {
+                step(&mut self.running);
+                if task.ready.is_some() {
+                    step(&mut self.ready);
+                }
+            }
+            TaskState::Killing => {
+                step(&mut self.killing);
+                if task.ready.is_some() {
+                    step(&mut self.killing_ready);
+                }
+            }
+            TaskState::Gone => {}
+        }
+    }
 }
 
 /// How a ledger treats what happens to its tasks; from the policy's specification.
@@ -158,7 +216,11 @@ impl Ledger {
     /// A ledger as it was stored.
     #[must_use]
     pub fn restore(state: LedgerState, tasks: impl IntoIterator<Item = Task>) -> Self {
-        Self { tasks: tasks.into_iter().map(|task| (task.id.clone(), task)).collect(), state }
+        let mut ledger = Self { state, ..Self::default() };
+        for task in tasks {
+            ledger.ask(task);
+        }
+        ledger
     }
 
     /// The part to store with the policy.
@@ -187,26 +249,14 @@ impl Ledger {
     /// The counts that guards and laws work on; helpers left out.
     #[must_use]
     pub fn counts(&self) -> Counts {
-        let mut counts = Counts { waiting: count(self.state.waiting.len()), ..Counts::default() };
-        for task in self.tasks.values().filter(|task| task.by != By::Helper) {
-            match task.state {
-                TaskState::Asked => counts.asked += 1,
-                TaskState::Staging => counts.staging += 1,
-                TaskState::Running => {
-                    counts.running += 1;
-                    counts.ready += u32::from(task.ready.is_some());
-                }
-                TaskState::Killing => counts.killing += 1,
-                TaskState::Gone => {}
-            }
-        }
-        counts
+        let Tally { asked, staging, running, ready, killing, .. } = self.tally;
+        Counts { waiting: count(self.state.waiting.len()), asked, staging, running, ready, killing }
     }
 
     /// How many helpers exist.
     #[must_use]
     pub fn helpers(&self) -> u32 {
-        count(self.tasks.values().filter(|task| task.by == By::Helper).count())
+        self.tally.helpers
     }
 
     /// Changes that the sample does not show yet: launches until `lag` after they are ready, kills until `lag`
@@ -214,6 +264,13 @@ impl Ledger {
     #[must_use]
     pub fn in_flight(&self, now: Timestamp, rules: &Rules) -> InFlight {
         let mut in_flight = InFlight { launches: count(self.state.waiting.len()), kills: 0 };
+        if self.state.departed.is_empty() && rules.lag <= now.since(self.tally.newest) {
+            // All that is ready shows already.
+            let Tally { asked, staging, running, ready, killing_ready, .. } = self.tally;
+            in_flight.launches += asked + staging + (running - ready);
+            in_flight.kills += killing_ready;
+            return in_flight;
+        }
         for task in self.tasks.values().filter(|task| task.by != By::Helper) {
             let shown = task.ready.is_some_and(|ready| rules.lag <= now.since(ready));
             match task.state {
@@ -230,9 +287,56 @@ impl Ledger {
         in_flight
     }
 
+    /// Places that no task has, lowest first, without end.
+    pub fn free_slots(&self) -> impl Iterator<Item = u32> + use<> {
+        let taken: BTreeSet<u32> = self.tasks.values().filter_map(|task| task.slot).collect();
+        (0..).filter(move |slot| !taken.contains(slot))
+    }
+
+    /// Whether a task is there and not on its way out.
+    #[must_use]
+    pub fn is_alive(&self, id: &TaskId) -> bool {
+        self.tasks.get(id).is_some_and(|task| task.state < TaskState::Killing)
+    }
+
+    /// The tasks to end: those that are named, and `n` more, as far as there are any; first in the given order, then those
+    /// that do not run yet, then those that are not ready, then the newest.
+    #[must_use]
+    pub fn victims(&self, named: &[TaskId], n: u32, order: Vec<TaskId>) -> Vec<TaskId> {
+        let mut victims = named.to_vec();
+        if n == 0 {
+            return victims;
+        }
+        let wanted = victims.len() + n as usize;
+        for id in order.into_iter().chain(self.default_victims()) {
+            if wanted <= victims.len() {
+                break;
+            }
+            let helper = self.get(&id).is_some_and(|task| task.by == By::Helper);
+            if self.is_alive(&id) && !helper && !victims.contains(&id) {
+                victims.push(id);
+            }
+        }
+        victims
+    }
+
+    fn default_victims(&self) -> impl Iterator<Item = TaskId> {
+        let mut alive: Vec<_> = self
+            .tasks
+            .values()
+            .filter(|task| task.state < TaskState::Killing && task.by != By::Helper)
+            .map(|task| ((task.state, task.ready.is_some(), Reverse((task.started, &task.id))), &task.id))
+            .collect();
+        alive.sort();
+        alive.into_iter().map(|(_, id)| id.clone())
+    }
+
     /// Records a task that was asked for; a known id is left as it is.
     pub fn ask(&mut self, task: Task) {
-        self.tasks.entry(task.id.clone()).or_insert(task);
+        if let Entry::Vacant(place) = self.tasks.entry(task.id.clone()) {
+            self.tally.add(&task);
+            place.insert(task);
+        }
     }
 
     /// Marks a task as told to end. False when it is not there or already on its way out.
@@ -241,9 +345,11 @@ impl Ledger {
         if task.state >= TaskState::Killing {
             return false;
         }
+        self.tally.remove(task);
         task.state = TaskState::Killing;
         task.since = now;
         task.killed = true;
+        self.tally.add(task);
         true
     }
 
@@ -293,6 +399,9 @@ impl Ledger {
     /// Tasks that were asked for before `now` and not placed: to be withdrawn (rule 3 of the semantics).
     #[must_use]
     pub fn lapsed(&self, now: Timestamp) -> Vec<TaskId> {
+        if self.tally.asked + self.tally.helpers == 0 {
+            return Vec::new();
+        }
         self.tasks
             .values()
             .filter(|task| task.state == TaskState::Asked && task.asked < now)
@@ -313,9 +422,11 @@ impl Ledger {
     ) -> Option<Change> {
         if state == TaskState::Gone {
             let task = self.tasks.remove(id)?;
+            self.tally.remove(&task);
             return Some(self.depart(task, placement, exit.unwrap_or(Exit::Unknown), now, rules));
         }
         let task = self.tasks.get_mut(id)?;
+        self.tally.remove(task);
         ripen(task, now, rules);
         let before = task.state;
         let moved = before < state;
@@ -336,6 +447,7 @@ impl Ledger {
             }
         }
         let told = task.ready.is_some() != was_ready;
+        self.tally.add(task);
         (moved || placed || told).then(|| Change {
             task: task.clone(),
             before,
@@ -408,8 +520,12 @@ impl Ledger {
     /// Brings time-dependent facts up to `now`: delays until ready, effects that have shown. True when something changed.
     pub fn advance(&mut self, now: Timestamp, rules: &Rules) -> bool {
         let mut changed = false;
-        for task in self.tasks.values_mut() {
-            changed |= ripen(task, now, rules);
+        if matches!(rules.ready, Ready::After(_)) && self.tally.ready < self.tally.running + self.tally.helpers {
+            for task in self.tasks.values_mut() {
+                self.tally.remove(task);
+                changed |= ripen(task, now, rules);
+                self.tally.add(task);
+            }
         }
         while self.state.departed.front().is_some_and(|task| rules.lag <= now.since(task.gone)) {
             self.state.departed.pop_front();

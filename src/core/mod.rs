@@ -4,8 +4,10 @@
 //! here can fail: bad values become a decision to hold, with a reason. The live loop, `eval` and every
 //! later tool call the same `decide`.
 //!
-//! The only outside crates that it names are serde, for the store, and rustfft, which is nothing but mathematics.
+//! The only outside crates that it names are serde, for the store, and two that are nothing but functions of what they
+//! are given: rustfft, and regex-lite for constraints on attributes.
 
+pub mod container;
 pub mod decide;
 pub mod decision;
 pub mod guard;
@@ -13,7 +15,9 @@ pub mod intent;
 pub mod interval;
 pub mod law;
 pub mod ledger;
+pub mod mesos;
 pub mod model;
+pub mod offers;
 pub mod plan;
 pub mod policy;
 pub mod time;

@@ -54,6 +54,30 @@ macro_rules! string_id {
 string_id!(PolicyName);
 string_id!(TaskId);
 
+impl TaskId {
+    /// The ULID that the id ends in, written as a UUID: an identity for systems that only take those. None when the id
+    /// is not one of the host's own.
+    #[must_use]
+    pub fn uuid(&self) -> Option<String> {
+        let (_, ulid) = self.0.rsplit_once('.')?;
+        let bits = crockford(ulid)?;
+        let hex = format!("{bits:032x}");
+        Some(format!("{}-{}-{}-{}-{}", &hex[..8], &hex[8..12], &hex[12..16], &hex[16..20], &hex[20..]))
+    }
+}
+
+/// The 128 bits of a ULID: 26 digits of Crockford's base 32, the first of them at most 7.
+fn crockford(ulid: &str) -> Option<u128> {
+    const DIGITS: &[u8; 32] = b"0123456789ABCDEFGHJKMNPQRSTVWXYZ";
+    if ulid.len() != 26 || !matches!(ulid.as_bytes()[0], b'0'..=b'7') {
+        return None;
+    }
+    ulid.bytes().try_fold(0, |bits: u128, digit| {
+        let value = DIGITS.iter().position(|known| *known == digit.to_ascii_uppercase())?;
+        Some(bits << 5 | value as u128)
+    })
+}
+
 /// What `metric` gave this tick. An error is never a number.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "lowercase")]
@@ -227,6 +251,11 @@ pub enum Exit {
         /// Why not, in one line.
         reason: Arc<str>,
     },
+    /// Where it ran is gone, and it with it.
+    Lost {
+        /// What happened, in one line.
+        reason: Arc<str>,
+    },
     /// It ended while nobody watched: neither failure nor success.
     Unknown,
 }
@@ -237,7 +266,7 @@ impl Exit {
     pub const fn is_failure(&self) -> bool {
         match self {
             Self::Code { code } => *code != 0,
-            Self::Signal { .. } | Self::OutOfMemory | Self::NotStarted { .. } => true,
+            Self::Signal { .. } | Self::OutOfMemory | Self::NotStarted { .. } | Self::Lost { .. } => true,
             Self::Unknown => false,
         }
     }
@@ -250,18 +279,32 @@ impl fmt::Display for Exit {
             Self::Signal { signal } => write!(f, "signal {signal}"),
             Self::OutOfMemory => f.write_str("out of memory"),
             Self::NotStarted { reason } => write!(f, "not started: {reason}"),
+            Self::Lost { reason } => write!(f, "lost: {reason}"),
             Self::Unknown => f.write_str("ended unwatched"),
         }
     }
 }
 
-/// CPU and memory of one task.
+/// What one task uses. Every figure that could not be had is none, never 0.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct TaskStats {
     /// Share of one core over the last sampling period, in percent; none until two samples exist.
     pub cpu_percent: Option<f64>,
-    /// Resident memory in bytes.
+    /// Memory in bytes: resident, or in a container without the page cache that is not in use.
     pub memory_bytes: Option<u64>,
+    /// The most memory that it may use, in bytes.
+    pub memory_limit: Option<u64>,
+    /// Bytes received over the network since it started; none where it has no network of its own.
+    pub network_received: Option<u64>,
+    /// Bytes sent, likewise.
+    pub network_sent: Option<u64>,
+    /// Bytes read from block devices since it started.
+    pub block_read: Option<u64>,
+    /// Bytes written to block devices, likewise.
+    pub block_written: Option<u64>,
+    /// Processes and threads.
+    pub pids: Option<u64>,
 }
 
 /// Where a task runs, as its backend reports it.

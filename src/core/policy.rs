@@ -10,6 +10,8 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::container::{ContainerSpec, Protocol};
+use super::mesos::MesosSpec;
 use super::model::{Effect, Kind};
 
 /// The shortest interval that a policy may ask for.
@@ -107,6 +109,15 @@ pub struct TaskTemplate {
     pub output: Output,
     /// Which executor runs it, on Mesos.
     pub executor: Option<String>,
+    /// A variable of its environment that gets the task's UUID ([`TaskId::uuid`](super::model::TaskId::uuid)).
+    #[serde(default)]
+    pub uuid_env: Option<String>,
+    /// What it is as a container.
+    #[serde(default)]
+    pub container: ContainerSpec,
+    /// What it is on a Mesos cluster.
+    #[serde(default)]
+    pub mesos: MesosSpec,
 }
 
 /// A command line.
@@ -120,12 +131,18 @@ pub enum Command {
 }
 
 /// One port that a task needs.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PortSpec {
     /// Its name: the task sees `PORT_<NAME>`.
     pub name: String,
     /// The port inside a container, where it differs.
     pub inside: Option<u16>,
+    /// First and last of the ports outside that it may be, the same for a fixed one; none is any free one.
+    #[serde(default)]
+    pub outside: Option<(u16, u16)>,
+    /// What it carries.
+    #[serde(default)]
+    pub protocol: Protocol,
 }
 
 /// Where a local task's standard output and error go.
@@ -220,18 +237,28 @@ pub struct Control {
     pub on_missing: OnMissing,
 }
 
+/// The tolerance of the Kubernetes HPA.
+pub const HPA_TOLERANCE: f64 = 0.1;
+
 impl Control {
-    /// A law with every guard at its default.
+    /// A law with every guard at its default; for `ratio` these are the HPA's.
     #[must_use]
     pub const fn new(law: LawSpec) -> Self {
         let none = UpDown { up: Duration::ZERO, down: Duration::ZERO };
         let lookback = if matches!(law, LawSpec::Relay { .. }) { 1000 } else { 64 };
+        let (mut stabilization, mut step) = (none, UpDown { up: None, down: None });
+        if matches!(law, LawSpec::Ratio { .. }) {
+            let per = Some(Duration::from_secs(15));
+            stabilization.down = Duration::from_secs(300);
+            step.up = Some(StepLimit { tasks: Some(4), fraction: Some(1.0), per });
+            step.down = Some(StepLimit { tasks: None, fraction: Some(1.0), per });
+        }
         Self {
             law,
             tolerance: Tolerance::Absolute(0.0),
             cooldown: none,
-            stabilization: none,
-            step: UpDown { up: None, down: None },
+            stabilization,
+            step,
             confirm: None,
             ramp: 1,
             lag: Duration::ZERO,
@@ -252,7 +279,7 @@ pub struct UpDown<T> {
     pub down: T,
 }
 
-/// A law and its parameters. `adaptive`, `pid` and `ratio` will stand beside these.
+/// A law and its parameters.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "law", rename_all = "lowercase")]
 pub enum LawSpec {
@@ -261,6 +288,15 @@ pub enum LawSpec {
         /// Metric units that one task is worth, more than 0.
         per_task: f64,
     },
+    /// Proportional, integral and derivative terms.
+    Pid(Gains),
+    /// The algorithm of the Kubernetes HPA.
+    Ratio {
+        /// Ratios within this of 1 are left alone, a fraction.
+        tolerance: f64,
+    },
+    /// Learns how much one task moves the metric and after how long, and uses both.
+    Adaptive(Tuning),
     /// Relay's formula.
     Relay {
         /// Reproduce its undefined cases as the original had them.
@@ -290,12 +326,51 @@ impl LawSpec {
     pub const fn name(&self) -> &'static str {
         match self {
             Self::Proportional { .. } => "proportional",
+            Self::Pid(_) => "pid",
+            Self::Ratio { .. } => "ratio",
+            Self::Adaptive(_) => "adaptive",
             Self::Relay { .. } => "relay",
             Self::Step { .. } => "step",
             Self::Count { .. } => "count",
             Self::Decide => "decide",
         }
     }
+}
+
+/// What the `pid` law multiplies with.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Gains {
+    /// Metric units that one task is worth, more than 0: what is in flight counts for so much.
+    pub per_task: f64,
+    /// Tasks for each metric unit of deviation.
+    pub kp: f64,
+    /// Tasks for each metric unit of deviation and second.
+    pub ki: f64,
+    /// Tasks for each metric unit a second at which the sample moves.
+    pub kd: f64,
+    /// Time constant of the filter on the derivative.
+    pub filter: Duration,
+}
+
+impl Gains {
+    /// Gains with a filter an eighth as slow as the derivative's own time, kd / kp; kp is one task for each `per_task`
+    /// unless it is given.
+    #[must_use]
+    pub fn new(per_task: f64, kp: Option<f64>, ki: f64, kd: f64) -> Self {
+        let kp = kp.unwrap_or((1.0 / per_task).min(f64::MAX));
+        let seconds = if kp > 0.0 { kd / kp / 8.0 } else { 0.0 };
+        let filter = Duration::try_from_secs_f64(seconds).unwrap_or_default();
+        Self { per_task, kp, ki, kd, filter }
+    }
+}
+
+/// What the `adaptive` law is told beforehand.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Tuning {
+    /// Metric units that one task is worth, as long as nothing better is known; more than 0.
+    pub per_task: f64,
+    /// The period of a season that the load may have, such as a day; none looks for none.
+    pub season: Option<Duration>,
 }
 
 /// One threshold of the `step` law.

@@ -7,16 +7,22 @@
 //! deviation corrects it by what is in flight, but for `relay` with `compat`; `count` and `decide` have no
 //! deviation to correct (a script sees what is in flight itself).
 //!
-//! `adaptive`, `pid` and `ratio` will stand beside these: a file, a variant of [`LawSpec`], an arm in
-//! `propose` each.
+//! A law is a file here, a variant of [`LawSpec`] and an arm in `propose`.
 
+mod adaptive;
 mod count;
+mod pid;
 mod proportional;
+mod ratio;
 mod relay;
 mod scripted;
 mod step;
 
 use std::collections::VecDeque;
+use std::time::Duration;
+
+pub use adaptive::AdaptiveState;
+pub use pid::PidState;
 
 use super::decision::{Detail, InFlight, LawState, Scripted};
 use super::model::{Effect, Point};
@@ -44,6 +50,12 @@ pub(crate) struct Input<'a> {
     pub(crate) in_flight: InFlight,
     /// Tasks that were asked for since the last tick and not placed.
     pub(crate) refused: u32,
+    /// Tasks that are ready.
+    pub(crate) ready: u32,
+    /// How many tasks the sample speaks for, where the metric says so.
+    pub(crate) reported: Option<u32>,
+    /// How old the sample was when it was read.
+    pub(crate) age: Duration,
     /// The answer of the script's own law.
     pub(crate) scripted: Option<&'a Scripted>,
 }
@@ -67,13 +79,30 @@ impl LawSpec {
     /// Whether the law works on the sample; the others decide without one.
     #[must_use]
     pub const fn needs_sample(&self) -> bool {
-        matches!(self, Self::Proportional { .. } | Self::Relay { .. } | Self::Step { .. })
+        matches!(
+            self,
+            Self::Proportional { .. }
+                | Self::Pid(_)
+                | Self::Ratio { .. }
+                | Self::Adaptive(_)
+                | Self::Relay { .. }
+                | Self::Step { .. }
+        )
+    }
+
+    /// Whether the law's proposal is the desired number and so many more or less.
+    #[must_use]
+    pub const fn works_on_differences(&self) -> bool {
+        matches!(self, Self::Proportional { .. } | Self::Pid(_) | Self::Relay { .. } | Self::Step { .. })
     }
 
     /// Whether the law works on the deviation from a setpoint.
     #[must_use]
     pub const fn needs_setpoint(&self) -> bool {
-        matches!(self, Self::Proportional { .. } | Self::Relay { .. })
+        matches!(
+            self,
+            Self::Proportional { .. } | Self::Pid(_) | Self::Ratio { .. } | Self::Adaptive(_) | Self::Relay { .. }
+        )
     }
 }
 
@@ -81,6 +110,9 @@ impl LawSpec {
 pub(crate) fn propose(law: &LawSpec, state: &mut LawState, input: &Input<'_>) -> Proposal {
     match law {
         LawSpec::Proportional { per_task } => Proposal::plain(proportional::propose(*per_task, input)),
+        LawSpec::Pid(gains) => Proposal::plain(pid::propose(gains, state, input)),
+        LawSpec::Ratio { tolerance } => ratio::propose(*tolerance, input),
+        LawSpec::Adaptive(tuning) => adaptive::propose(tuning, state, input),
         LawSpec::Relay { compat } => Proposal::plain(relay::propose(*compat, input)),
         LawSpec::Step { tiers, hysteresis } => Proposal::plain(step::propose(tiers, *hysteresis, state, input)),
         LawSpec::Count { n, wait } => Proposal::plain(count::propose(*n, *wait, state, input)),
@@ -89,8 +121,10 @@ pub(crate) fn propose(law: &LawSpec, state: &mut LawState, input: &Input<'_>) ->
 }
 
 /// Tells the law what was really launched of what it asked for.
-pub(crate) fn settle(state: &mut LawState, launched: u32) {
+pub(crate) fn settle(state: &mut LawState, launched: u32, killed: u32) {
     count::settle(state, launched);
+    pid::settle(state, launched, killed);
+    adaptive::settle(state, launched);
 }
 
 /// The nearest number of tasks that exists; `otherwise` for a NaN.
@@ -115,6 +149,9 @@ pub(crate) mod fixture {
             ramp: 0,
             in_flight: InFlight::default(),
             refused: 0,
+            ready: desired,
+            reported: None,
+            age: Duration::ZERO,
             scripted: None,
         }
     }

@@ -33,6 +33,7 @@ fn ask(ledger: &mut Ledger, name: &str, by: By, asked: Timestamp) {
         killed: false,
         attempt: 0,
         placement: Placement::default(),
+        slot: None,
     });
 }
 
@@ -233,4 +234,21 @@ fn a_restored_ledger_is_the_one_that_was_stored() {
     let tasks: Vec<Task> =
         ledger.tasks().map(|task| serde_json::from_str(&serde_json::to_string(task).unwrap()).unwrap()).collect();
     assert_eq!(Ledger::restore(state, tasks), ledger);
+}
+
+#[test]
+fn a_replacement_gets_the_place_of_the_lost_task() {
+    let (mut ledger, rules) = (Ledger::default(), rules(Kind::Service));
+    let add = |ledger: &mut Ledger, name: &str| {
+        let slot = ledger.free_slots().next();
+        ask(ledger, name, By::Law, Timestamp::ZERO);
+        ledger.tasks.get_mut(&id(name)).unwrap().slot = slot;
+        slot.unwrap()
+    };
+    let slots: Vec<u32> = ["a", "b", "c"].iter().map(|name| add(&mut ledger, name)).collect();
+    assert_eq!(slots, [0, 1, 2]);
+    ledger.kill(&id("b"), Timestamp::ZERO);
+    assert_eq!(ledger.free_slots().next(), Some(3), "a task on its way out still stands in its place");
+    ends(&mut ledger, "b", FINISHED, Timestamp::ZERO, &rules);
+    assert_eq!([add(&mut ledger, "d"), add(&mut ledger, "e")], [1, 3]);
 }

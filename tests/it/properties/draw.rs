@@ -6,8 +6,8 @@ use fastrand::Rng;
 use setpoint::core::decision::{Bounds, Scripted};
 use setpoint::core::model::{Effect, Kind, Sample};
 use setpoint::core::policy::{
-    Actuator, Backoff, Confirm, Control, FlapBudget, Hooks, Interval, LawSpec, OnEnd, OnMissing, PolicySpec, Ready,
-    Replace, Side, StepLimit, StepTier, TaskTemplate, Tolerance, UpDown, Workload,
+    Actuator, Backoff, Confirm, Control, FlapBudget, Gains, Hooks, Interval, LawSpec, OnEnd, OnMissing, PolicySpec,
+    Ready, Replace, Side, StepLimit, StepTier, TaskTemplate, Tolerance, Tuning, UpDown, Workload,
 };
 
 pub(super) const SECOND: Duration = Duration::from_secs(1);
@@ -106,10 +106,10 @@ fn step_limit(rng: &mut Rng) -> Option<StepLimit> {
 }
 
 fn law(rng: &mut Rng) -> LawSpec {
-    match rng.u32(0..10) {
-        0..4 => LawSpec::Proportional { per_task: [1.0, 5.0, 0.1, 1e-300][rng.usize(0..4)] },
-        4 => LawSpec::Relay { compat: rng.bool() },
-        5 | 6 => LawSpec::Step {
+    match rng.u32(0..16) {
+        0..3 => LawSpec::Proportional { per_task: [1.0, 5.0, 0.1, 1e-300][rng.usize(0..4)] },
+        3 => LawSpec::Relay { compat: rng.bool() },
+        4 | 5 => LawSpec::Step {
             tiers: (0..rng.u32(0..4))
                 .map(|_| StepTier {
                     side: if rng.bool() { Side::Above } else { Side::Below },
@@ -119,8 +119,18 @@ fn law(rng: &mut Rng) -> LawSpec {
                 .collect(),
             hysteresis: rng.f64() * 5.0,
         },
-        7 => LawSpec::Count { n: rng.u32(0..12), wait: rng.bool().then(|| seconds(rng, 20)) },
-        _ => LawSpec::Decide,
+        6 => LawSpec::Count { n: rng.u32(0..12), wait: rng.bool().then(|| seconds(rng, 20)) },
+        7 | 8 => LawSpec::Decide,
+        9 | 10 => {
+            let gain = |rng: &mut Rng| [0.0, 0.2, 3.0, 1e300][rng.usize(0..4)];
+            let kp = rng.bool().then(|| gain(rng));
+            LawSpec::Pid(Gains::new([1.0, 5.0, 1e-300][rng.usize(0..3)], kp, gain(rng), gain(rng)))
+        }
+        11 | 12 => LawSpec::Ratio { tolerance: rng.f64() * 0.2 },
+        _ => LawSpec::Adaptive(Tuning {
+            per_task: [1.0, 5.0, 0.1, 1e-300][rng.usize(0..4)],
+            season: rng.bool().then(|| Duration::from_secs(rng.u64(60..4000))),
+        }),
     }
 }
 
@@ -136,7 +146,7 @@ pub(super) fn sample(rng: &mut Rng) -> Sample {
         0 => Sample::Missing,
         1 => Sample::Stale { value, age: 9 * SECOND },
         2 => Sample::Error { message: "raised".into() },
-        3 => Sample::Value { value, age: seconds(rng, 6), reported: None },
+        3 => Sample::Value { value, age: seconds(rng, 6), reported: rng.bool().then(|| rng.u32(0..12)) },
         _ => Sample::value(value),
     }
 }

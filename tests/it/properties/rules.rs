@@ -253,6 +253,13 @@ fn law(config: &Config<'_>, observation: &Observation, decision: &Decision, fres
         let exact = (tasks - observation.in_flight.net() as f64).clamp(-(desired as f64), 4e9);
         assert!((decision.raw as f64 - exact).abs() <= 1.0 || exact >= 4e9, "raw {} for {exact}", decision.raw);
     }
+    if let LawSpec::Ratio { tolerance } = config.control.law {
+        let ratio = if config.effect == Effect::Heats { setpoint / value } else { value / setpoint };
+        let wanted =
+            if setpoint <= 0.0 || *value < 0.0 || (ratio - 1.0).abs() <= tolerance { 0.0 } else { ratio - 1.0 };
+        let against = decision.raw != 0 && decision.raw.is_positive() != wanted.is_sign_positive();
+        assert!(!against && (wanted != 0.0 || decision.raw == 0), "raw {} at a ratio of {ratio}", decision.raw);
+    }
 }
 
 /// Inside the dead band nothing is wanted.

@@ -279,6 +279,7 @@ impl World {
                 killed: false,
                 attempt: 0,
                 placement: Placement::default(),
+                slot: None,
             });
             self.units.push(Unit {
                 id,
