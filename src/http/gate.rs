@@ -190,7 +190,8 @@ mod tests {
 
     #[test]
     fn hosts_are_loopback_or_configured() {
-        let gate = Gate::new(HttpConfig { token: None, hosts: vec!["scale.example".into(), "10.0.0.5".into()] });
+        let gate =
+            Gate::new(HttpConfig { hosts: vec!["scale.example".into(), "10.0.0.5".into()], ..HttpConfig::default() });
         for host in [
             "localhost",
             "LOCALHOST:8080",

@@ -28,5 +28,5 @@ pub(super) async fn readyz(State(api): State<Api>) -> Response {
     } else {
         (StatusCode::OK, "ready")
     };
-    (code, Json(json!({ "status": status, "degraded": health.degraded, "problems": health.problems }))).into_response()
+    (code, Json(json!({ "status": status, "degraded": health.degraded, "problems": health.problems, "backends": health.backends }))).into_response()
 }

@@ -70,6 +70,9 @@ impl Collector for Scrape {
         gauge(encoder, "setpoint_degraded", "1 while a script fails or differs from the disk.", |metric| {
             metric.encode_gauge(&u32::from(self.degraded))
         })?;
+        gauge(encoder, "setpoint_sources", "Policy files that are known, whether they load or not.", |metric| {
+            metric.encode_gauge(&self.totals.sources)
+        })?;
         self.encode_policies(encoder)?;
         encode_totals(&self.totals, encoder)?;
         encode_lag(&self.totals, encoder)

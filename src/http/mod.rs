@@ -7,7 +7,7 @@
 //! something that does.
 //!
 //! Invariants:
-//! - every answer but the page and `/metrics` is JSON, every error `application/problem+json` (RFC 9457);
+//! - every answer but the page, `/metrics` and other programs' formats is JSON, every error `application/problem+json` (RFC 9457);
 //! - no request is looked at before the gate has let it in (semantics §30);
 //! - nothing is unbounded: bodies, streams, the history, the time that a command may take.
 
@@ -24,9 +24,11 @@ mod listen;
 mod metrics;
 mod policies;
 mod query;
+mod services;
 mod tasks;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Router;
 use axum::extract::DefaultBodyLimit;
@@ -39,6 +41,7 @@ use crate::runtime::handle::EngineHandle;
 use self::error::Problem;
 use self::history::History;
 pub use self::listen::{HttpError, bind, serve};
+pub use self::services::legacy_router;
 
 /// Bytes of a request's body; the largest legal one is a few hundred.
 const MAX_BODY: usize = 16 << 10;
@@ -46,13 +49,24 @@ const MAX_BODY: usize = 16 << 10;
 /// How many event streams may be open at once.
 const MAX_STREAMS: usize = 256;
 
-/// Who may talk to the API.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+/// How long a new server of a cache is warmed up from the others, where nothing else is said.
+pub const DEFAULT_WARM_UP: Duration = Duration::from_secs(300);
+
+/// Who may talk to the API, and what it shows.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HttpConfig {
     /// When set, everything but `/healthz` and the page's own files needs it as a bearer token.
     pub token: Option<String>,
     /// Names or addresses, without a port, that the `Host` header may carry besides those of loopback.
     pub hosts: Vec<String>,
+    /// For how long `?format=mcrouter` warms a new task up from the others.
+    pub warm_up: Duration,
+}
+
+impl Default for HttpConfig {
+    fn default() -> Self {
+        Self { token: None, hosts: Vec::new(), warm_up: DEFAULT_WARM_UP }
+    }
 }
 
 /// What the handlers share.
@@ -61,13 +75,19 @@ struct Api {
     handle: EngineHandle,
     history: Arc<History>,
     streams: Arc<Semaphore>,
+    warm_up: Duration,
 }
 
 /// The whole API and the page as one service.
 ///
 /// Within a tokio runtime the chart history begins at once, otherwise with the first request for it.
 pub fn router(handle: EngineHandle, config: HttpConfig) -> Router {
-    let api = Api { history: History::start(&handle), handle, streams: Arc::new(Semaphore::new(MAX_STREAMS)) };
+    let api = Api {
+        history: History::start(&handle),
+        handle,
+        streams: Arc::new(Semaphore::new(MAX_STREAMS)),
+        warm_up: config.warm_up,
+    };
     Router::new()
         .merge(assets::routes())
         .route("/healthz", get(health::healthz))
@@ -77,6 +97,8 @@ pub fn router(handle: EngineHandle, config: HttpConfig) -> Router {
         .route("/v1/policies/{*path}", get(policies::read).post(commands::post).delete(commands::delete))
         .route("/v1/tasks", get(tasks::list))
         .route("/v1/tasks/{id}", delete(tasks::kill))
+        .route("/v1/services", get(services::list))
+        .route("/v1/services/events", get(services::stream))
         .route("/v1/events", get(events::stream))
         .route("/v1/reload", post(commands::reload_all))
         .fallback(unknown_route)

@@ -6,6 +6,7 @@ mod events;
 pub(crate) mod fake;
 mod gate;
 mod metrics;
+mod services;
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -95,7 +96,8 @@ async fn shapes_are_those_of_the_contract() {
         json!({ "tasks": [{
             "id": "queue.1", "policy": "queue", "backend": "local", "state": "running", "ready": true,
             "host": "localhost", "ports": { "http": 31000 }, "pid": 1001, "container": null, "cpu_percent": 12.5,
-            "memory_bytes": 3_145_728, "started": "2026-01-01T00:00:00.123Z", "by": "law", "helper": false,
+            "memory_bytes": 3_145_728, "memory_limit": 33_554_432, "network_received": 4096, "network_sent": 512,
+            "block_read": 0, "block_written": null, "pids": 7, "started": "2026-01-01T00:00:00.123Z", "by": "law", "helper": false, "slot": 0,
         }] })
     );
     let (_, all) = get(&fake, "/v1/tasks").await;
@@ -290,7 +292,7 @@ async fn readiness_follows_the_engine() {
     );
 
     let problems = [("queue".to_owned(), "metric failed".to_owned())].into();
-    fake.publisher.set_health(Health { ready: true, degraded: true, problems });
+    fake.publisher.set_health(Health { ready: true, degraded: true, problems, ..Health::default() });
     let (status, body) = get(&fake, "/readyz").await;
     assert_eq!((status, &body["status"]), (StatusCode::OK, &json!("degraded")));
     assert_eq!(body["problems"]["queue"], "metric failed");
@@ -299,6 +301,7 @@ async fn readiness_follows_the_engine() {
         ready: false,
         degraded: false,
         problems: [("queue".into(), "stalled".into())].into(),
+        ..Health::default()
     });
     let (status, body) = get(&fake, "/readyz").await;
     assert_eq!((status, &body["status"]), (StatusCode::SERVICE_UNAVAILABLE, &json!("unready")));

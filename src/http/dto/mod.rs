@@ -6,6 +6,7 @@
 mod decision;
 mod policy;
 mod script;
+mod service;
 mod task;
 
 use std::time::SystemTime;
@@ -15,6 +16,7 @@ use serde::{Serialize, Serializer};
 pub use self::decision::{DecisionJson, ReasonJson, SampleJson};
 pub use self::policy::{BoundsJson, EndedJson, OverrideJson, PauseJson, PoliciesJson, PolicyJson, SpecJson, TasksJson};
 pub use self::script::{ParamJson, ScriptErrorJson, ScriptJson, ValueJson};
+pub use self::service::{MemberJson, ServiceJson, ServicesJson};
 pub use self::task::{AllTasksJson, TaskJson};
 
 /// A point in time that serialises as RFC 3339 with milliseconds.

@@ -10,13 +10,13 @@ use super::fake::{Fake, policy, script_error, task};
 use super::{GENEROUS, client};
 
 /// Reads a stream of events until it has the next one of interest.
-struct Events {
+pub(super) struct Events {
     response: reqwest::Response,
     buffer: String,
 }
 
 impl Events {
-    async fn open(fake: &Fake, path: &str) -> Self {
+    pub(super) async fn open(fake: &Fake, path: &str) -> Self {
         let response = client().get(fake.url(path)).send().await.unwrap();
         assert_eq!(response.headers()["content-type"], "text/event-stream");
         let mut events = Self { response, buffer: String::new() };
@@ -38,7 +38,7 @@ impl Events {
     }
 
     /// Name and data of the next event; none at the end of the stream.
-    async fn next(&mut self) -> Option<(String, Value)> {
+    pub(super) async fn next(&mut self) -> Option<(String, Value)> {
         loop {
             let block = self.block().await?;
             let field =

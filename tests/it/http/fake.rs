@@ -69,6 +69,11 @@ impl Fake {
         format!("http://{}{path}", self.addr)
     }
 
+    /// The handle that it serves.
+    pub(crate) fn handle(&self) -> EngineHandle {
+        self.handle.clone()
+    }
+
     /// The commands that reached the engine since the last call of this.
     pub(crate) fn take_commands(&self) -> Vec<Command> {
         std::mem::take(&mut self.commands.lock().unwrap())
@@ -244,8 +249,18 @@ pub(crate) fn task(policy: &str, number: u32) -> TaskView {
             token: None,
         },
         started: SystemTime::UNIX_EPOCH + Duration::from_millis(1_767_225_600_123),
-        stats: TaskStats { cpu_percent: Some(12.5), memory_bytes: Some(3 << 20) },
+        stats: TaskStats {
+            cpu_percent: Some(12.5),
+            memory_bytes: Some(3 << 20),
+            memory_limit: Some(32 << 20),
+            network_received: Some(4096),
+            network_sent: Some(512),
+            block_read: Some(0),
+            block_written: None,
+            pids: Some(7),
+        },
         by: "law",
+        slot: Some(0),
     }
 }
 

@@ -11,7 +11,7 @@ use super::{client, raw};
 async fn no_page_elsewhere_can_steer_it() {
     let fake = Fake::start_with(
         &["queue"],
-        HttpConfig { token: None, hosts: vec!["scale.example".into()] },
+        HttpConfig { hosts: vec!["scale.example".into()], ..HttpConfig::default() },
         SocketAddr::from(([127, 0, 0, 1], 0)),
     )
     .await;
@@ -79,7 +79,7 @@ async fn no_page_elsewhere_can_steer_it() {
 
 #[tokio::test]
 async fn a_token_is_needed_for_everything_that_says_something() {
-    let config = HttpConfig { token: Some("s3cret".into()), hosts: Vec::new() };
+    let config = HttpConfig { token: Some("s3cret".into()), ..HttpConfig::default() };
     let fake = Fake::start_with(&["queue"], config, SocketAddr::from(([127, 0, 0, 1], 0))).await;
     let status = async |path: &str, token: Option<&str>| {
         let request = client().get(fake.url(path));
