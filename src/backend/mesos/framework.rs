@@ -1,0 +1,673 @@
+//! The framework's conduct as a pure state machine: what happens and the time go in, effects come out.
+//!
+//! ```text
+//!           launch                 offer accepted             statuses
+//!   ──────────────────► Queued ──────────────────► Sent ────────────────► Staging ─► Running ─► gone
+//!                         │ kill: gone at once       │                       ▲  │       │
+//!                         └──► gone                  └── kill: KILL, repeated until ────┴──► gone
+//!   recover ─► Unsure ── an answer to RECONCILE ─────────────────────────────┘
+//! ```
+//!
+//! Offers are answered as they come and never held. What is not placed waits in the queue until it is placed or withdrawn,
+//! so nothing is launched that is no longer wanted.
+//!
+//! - **Invariant:** every offer is answered once, with one ACCEPT or DECLINE.
+//! - **Invariant:** each task is told to be gone once, and nothing of it after that.
+//! - **Invariant:** a task that an agent may still run is given up only on the master's word, or after it has been denied
+//!   for [`DENIED_FOR`].
+//! - **Invariant:** SUPPRESS only when nothing has been launched for [`BUSY_FOR`]; a REVIVE that does not follow a
+//!   SUPPRESS comes at least [`REVIVE_EVERY`] after the last.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::backend::LaunchRequest;
+use crate::core::model::{Exit, Placement, PolicyName, TaskId, TaskState};
+use crate::core::offers::{self, Attributes, Demand, Placed, Why};
+use crate::mesos::wire;
+use crate::mesos::wire::scheduler::{
+    Accept, Acknowledge, Call, Decline, Filters, Kill, Launch, Operation, Reconcile, ReconcileTask, Roles,
+};
+use crate::mesos::wire::{AgentId, Bytes, ExecutorInfo, KillPolicy, Offer, TaskStatus};
+
+use super::offer;
+use super::status::{self, Verdict};
+use super::task_info::{self, Setting};
+
+/// How long after a launch a role counts as busy.
+pub(super) const BUSY_FOR: Duration = Duration::from_secs(30);
+
+/// Least time between two REVIVEs of a role that is not suppressed.
+pub(super) const REVIVE_EVERY: Duration = Duration::from_secs(5);
+
+/// How long what a busy role declines stays away.
+const SHORT: f64 = 0.25;
+
+/// The same of an idle one.
+const LONG: f64 = 3600.0;
+
+/// How long a master must deny a task that it should know before it counts as lost: agents of a new master may still be
+/// on their way to it.
+pub(super) const DENIED_FOR: Duration = Duration::from_secs(75);
+
+/// The same of a task that nobody has ever seen run.
+const UNSEEN_FOR: Duration = Duration::from_secs(20);
+
+/// How long `recover` waits for answers about its tasks.
+const RECOVER_FOR: Duration = Duration::from_secs(10);
+
+/// Reconciliation is repeated so often once everything is known.
+const RECONCILE_EVERY: Duration = Duration::from_secs(15 * 60);
+
+/// Pauses between rounds while answers are missing.
+const FIRST_ROUND: Duration = Duration::from_secs(1);
+const LAST_ROUND: Duration = Duration::from_secs(30);
+
+/// A KILL that nobody answers is repeated after this, doubling to [`LAST_ROUND`].
+const REPEAT_KILL: Duration = Duration::from_secs(5);
+
+/// What is to be done.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) enum Effect {
+    /// A call to the master.
+    Call(Call),
+    /// These roles are the framework's from now on.
+    Roles(BTreeSet<String>),
+    /// Something to say of a task.
+    Tell(Box<News>),
+    /// Every task that was known has been answered for, or waited for long enough.
+    Recovered,
+}
+
+/// What there is to say of a task.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct News {
+    pub(super) id: TaskId,
+    pub(super) state: TaskState,
+    pub(super) healthy: Option<bool>,
+    pub(super) placement: Option<Placement>,
+    pub(super) exit: Option<Exit>,
+    /// To be acknowledged once the news are durable.
+    pub(super) acknowledge: Option<Acknowledge>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Stage {
+    /// No place yet.
+    Queued,
+    /// From an earlier run; nobody has answered for it yet.
+    Unsure,
+    /// Its offer was accepted.
+    Sent,
+    Staging,
+    Running,
+}
+
+#[derive(Debug)]
+struct Task {
+    policy: PolicyName,
+    stage: Stage,
+    /// The order in which tasks were asked for.
+    asked: u64,
+    request: Option<Arc<LaunchRequest>>,
+    agent: Option<AgentId>,
+    attributes: Arc<Attributes>,
+    /// The executor of ours that runs it.
+    executor: Option<String>,
+    placement: Placement,
+    killing: Option<Killing>,
+    /// Heard of since the last subscription.
+    confirmed: bool,
+    /// Since when the master says that it does not know it.
+    denied: Option<Duration>,
+    unreachable: bool,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Killing {
+    grace: Duration,
+    /// When it is asked again.
+    next: Duration,
+    pause: Duration,
+}
+
+/// Whether `recover` waits for its answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Recovering {
+    No,
+    /// There is no subscription yet.
+    Away,
+    /// It is answered then at the latest.
+    Until(Duration),
+}
+
+/// How a role stands with the master.
+#[derive(Clone, Copy, Debug, Default)]
+struct Role {
+    suppressed: bool,
+    /// When something was last launched in it.
+    wanted: Option<Duration>,
+    revived: Option<Duration>,
+}
+
+/// Counters for those who look on.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Counters {
+    pub(super) offers: u64,
+    pub(super) accepted: u64,
+    pub(super) declined: u64,
+    pub(super) rescinded: u64,
+}
+
+/// The framework.
+#[derive(Debug)]
+pub(super) struct Framework {
+    setting: Setting,
+    subscribed: bool,
+    tasks: BTreeMap<TaskId, Task>,
+    roles: BTreeMap<String, Role>,
+    /// Executors of ours by policy and agent; tasks of one must name it in the same words.
+    executors: BTreeMap<(PolicyName, AgentId), ExecutorInfo>,
+    serial: u64,
+    /// When the next round of reconciliation is due, and how long the pause before it was.
+    round: Option<(Duration, Duration)>,
+    recovering: Recovering,
+    pub(super) counters: Counters,
+    out: Vec<Effect>,
+}
+
+impl Framework {
+    pub(super) fn new(setting: Setting) -> Self {
+        let roles = BTreeMap::from([(setting.role.clone(), Role::default())]);
+        Self {
+            setting,
+            subscribed: false,
+            tasks: BTreeMap::new(),
+            roles,
+            executors: BTreeMap::new(),
+            serial: 0,
+            round: None,
+            recovering: Recovering::No,
+            counters: Counters::default(),
+            out: Vec::new(),
+        }
+    }
+
+    /// What is to be done, in this order.
+    pub(super) fn take(&mut self) -> Vec<Effect> {
+        std::mem::take(&mut self.out)
+    }
+
+    /// The roles of the framework.
+    pub(super) fn roles(&self) -> BTreeSet<String> {
+        self.roles.keys().cloned().collect()
+    }
+
+    /// Whether no offers are wanted at present.
+    pub(super) fn is_suppressed(&self) -> bool {
+        self.subscribed && self.roles.values().all(|role| role.suppressed)
+    }
+
+    /// Tasks without a place, tasks with one, and those of them on agents that cannot be reached.
+    pub(super) fn counts(&self) -> (usize, usize, usize) {
+        let queued = self.tasks.values().filter(|task| task.stage == Stage::Queued).count();
+        let unreachable = self.tasks.values().filter(|task| task.unreachable).count();
+        (queued, self.tasks.len() - queued, unreachable)
+    }
+
+    /// The agents with tasks of ours, and those tasks.
+    pub(super) fn places(&self) -> impl Iterator<Item = (&TaskId, &AgentId)> {
+        self.tasks.iter().filter_map(|(id, task)| Some((id, task.agent.as_ref()?)))
+    }
+
+    /// Tasks of an earlier run, with the agents that they were on.
+    pub(super) fn recover(&mut self, known: Vec<(TaskId, PolicyName, Placement, bool)>) {
+        for (id, policy, placement, ran) in known {
+            let agent = placement.token.as_deref().map(AgentId::new);
+            let task = Task { agent, placement, ..self.task(policy, if ran { Stage::Running } else { Stage::Unsure }) };
+            self.tasks.insert(id, task);
+        }
+        self.recovering = Recovering::Away;
+    }
+
+    fn task(&mut self, policy: PolicyName, stage: Stage) -> Task {
+        self.serial += 1;
+        Task {
+            policy,
+            stage,
+            asked: self.serial,
+            request: None,
+            agent: None,
+            attributes: Arc::default(),
+            executor: None,
+            placement: Placement::default(),
+            killing: None,
+            confirmed: false,
+            denied: None,
+            unreachable: false,
+        }
+    }
+
+    /// There is a subscription: earlier offers are void, nothing is suppressed, and every task is asked about.
+    pub(super) fn subscribed(&mut self, now: Duration) {
+        self.subscribed = true;
+        for role in self.roles.values_mut() {
+            role.suppressed = false;
+            role.revived = Some(now);
+        }
+        for task in self.tasks.values_mut() {
+            task.confirmed = false;
+            if let Some(killing) = &mut task.killing {
+                killing.next = now;
+                killing.pause = REPEAT_KILL;
+            }
+        }
+        if self.recovering == Recovering::Away {
+            self.recovering = Recovering::Until(now + RECOVER_FOR);
+        }
+        self.ask(now, FIRST_ROUND);
+        // All that the master knows of the framework, those included that nobody asked about.
+        self.out.push(Effect::Call(Call::Reconcile(Reconcile::default())));
+        self.tick(now);
+    }
+
+    /// The stream is lost.
+    pub(super) fn lost(&mut self) {
+        self.subscribed = false;
+    }
+
+    /// Asks about the tasks that have not been heard of.
+    fn ask(&mut self, now: Duration, pause: Duration) {
+        let open = self.tasks.iter().filter(|(_, task)| task.stage != Stage::Queued && !task.confirmed);
+        let tasks: Vec<ReconcileTask> = open
+            .map(|(id, task)| ReconcileTask { task_id: wire::TaskId::new(id.as_str()), agent_id: task.agent.clone() })
+            .collect();
+        if tasks.is_empty() {
+            self.round = Some((now + RECONCILE_EVERY, FIRST_ROUND));
+            return;
+        }
+        self.round = Some((now + pause, (pause * 2).min(LAST_ROUND)));
+        self.out.push(Effect::Call(Call::Reconcile(Reconcile { tasks })));
+    }
+
+    /// Tasks to be placed. One that is known already is left as it is.
+    pub(super) fn launch(&mut self, now: Duration, requests: Vec<LaunchRequest>) {
+        let mut roles = BTreeSet::new();
+        for request in requests {
+            if self.tasks.contains_key(&request.id) {
+                continue;
+            }
+            if let Err(reason) = task_info::check(&request.template) {
+                let exit = Exit::NotStarted { reason: reason.into() };
+                self.tell_gone(request.id, exit, None, None);
+                continue;
+            }
+            roles.insert(self.role_of(&request));
+            let task = self.task(request.policy.clone(), Stage::Queued);
+            self.tasks.insert(request.id.clone(), Task { request: Some(Arc::new(request)), ..task });
+        }
+        let known = self.roles.len();
+        for role in &roles {
+            self.roles.entry(role.clone()).or_default().wanted = Some(now);
+        }
+        if known < self.roles.len() {
+            self.out.push(Effect::Roles(self.roles()));
+        }
+        self.revive(now);
+    }
+
+    fn role_of(&self, request: &LaunchRequest) -> String {
+        request.template.mesos.role.clone().unwrap_or_else(|| self.setting.role.clone())
+    }
+
+    /// Asks for offers for the roles that tasks wait for.
+    fn revive(&mut self, now: Duration) {
+        if !self.subscribed {
+            return;
+        }
+        let queued = self.tasks.values().filter(|task| task.stage == Stage::Queued);
+        let waiting: BTreeSet<String> =
+            queued.filter_map(|task| task.request.as_deref()).map(|request| self.role_of(request)).collect();
+        let due = |role: &Role| role.suppressed || role.revived.is_none_or(|at| at + REVIVE_EVERY <= now);
+        let mut roles = Vec::new();
+        for (name, role) in &mut self.roles {
+            if waiting.contains(name) && due(role) {
+                *role = Role { suppressed: false, revived: Some(now), ..*role };
+                roles.push(name.clone());
+            }
+        }
+        if !roles.is_empty() {
+            self.out.push(Effect::Call(Call::Revive(Roles { roles })));
+        }
+    }
+
+    /// Tells tasks to end.
+    pub(super) fn kill(&mut self, now: Duration, ids: Vec<TaskId>, grace: Duration) {
+        for id in ids {
+            match self.tasks.get_mut(&id) {
+                None => self.tell_gone(id, Exit::Unknown, None, None),
+                Some(task) if task.stage == Stage::Queued => {
+                    self.tasks.remove(&id);
+                    self.tell_gone(id, Exit::Unknown, None, None);
+                }
+                Some(task) => {
+                    if task.killing.is_none_or(|killing| grace < killing.grace) {
+                        task.killing = Some(Killing { grace, next: now, pause: REPEAT_KILL });
+                    }
+                }
+            }
+        }
+        self.send_kills(now);
+    }
+
+    fn send_kills(&mut self, now: Duration) {
+        if !self.subscribed {
+            return;
+        }
+        for (id, task) in &mut self.tasks {
+            let Some(killing) = task.killing.as_mut().filter(|killing| killing.next <= now) else { continue };
+            killing.next = now + killing.grace + killing.pause;
+            killing.pause = (killing.pause * 2).min(LAST_ROUND);
+            self.out.push(Effect::Call(Call::Kill(kill_call(id.as_str(), task.agent.clone(), killing.grace))));
+        }
+    }
+
+    /// Answers offers.
+    pub(super) fn offers(&mut self, now: Duration, offers: Vec<Offer>) {
+        self.counters.offers += offers.len() as u64;
+        let plain: Vec<offers::Offer> = offers.iter().map(|offer| offer::plain(offer, &self.setting.role)).collect();
+        let answers = offers::answer(&plain, &self.demands(), &self.placed());
+        for accept in answers.accepts {
+            self.accept(now, &offers, &plain, accept);
+        }
+        let mut declines: BTreeMap<bool, Vec<wire::OfferId>> = BTreeMap::new();
+        for (index, why) in answers.declines {
+            let busy = why != Why::NoDemand || self.is_busy(&plain[index].role, now);
+            declines.entry(busy).or_default().push(offers[index].id.clone());
+        }
+        for (busy, offer_ids) in declines {
+            self.counters.declined += offer_ids.len() as u64;
+            self.out.push(Effect::Call(Call::Decline(Decline { offer_ids, filters: Some(filters(busy)) })));
+        }
+    }
+
+    fn is_busy(&self, role: &str, now: Duration) -> bool {
+        self.roles.get(role).and_then(|role| role.wanted).is_some_and(|at| now < at + BUSY_FOR)
+    }
+
+    /// What waits for a place, alike tasks together.
+    fn demands(&self) -> Vec<Demand> {
+        let mut demands: BTreeMap<(PolicyName, usize), Demand> = BTreeMap::new();
+        for (id, task) in self.tasks.iter().filter(|(_, task)| task.stage == Stage::Queued) {
+            let Some(request) = &task.request else { continue };
+            let like = Arc::as_ptr(&request.template).addr();
+            let demand = demands.entry((task.policy.clone(), like)).or_insert_with(|| {
+                let mesos = &request.template.mesos;
+                Demand {
+                    policy: task.policy.clone(),
+                    priority: mesos.priority,
+                    role: self.role_of(request),
+                    needs: task_info::needs(&request.template),
+                    executor: task_info::executor_needs(&request.template),
+                    constraints: mesos.constraints.clone(),
+                    packing: mesos.packing,
+                    tasks: Vec::new(),
+                }
+            });
+            demand.tasks.push((id.clone(), task.asked));
+        }
+        demands.into_values().collect()
+    }
+
+    fn placed(&self) -> Vec<Placed> {
+        let with_agent = self.tasks.values().filter_map(|task| Some((task, task.agent.as_ref()?)));
+        let mut placed: Vec<Placed> = with_agent
+            .map(|(task, agent)| Placed {
+                policy: task.policy.clone(),
+                agent: agent.as_str().to_owned(),
+                attributes: Arc::clone(&task.attributes),
+                executor: self.executors.contains_key(&(task.policy.clone(), agent.clone())),
+            })
+            .collect();
+        placed.sort_by(|a, b| a.policy.cmp(&b.policy));
+        placed
+    }
+
+    /// Launches what the matcher has placed on offers of one agent.
+    fn accept(&mut self, now: Duration, offers: &[Offer], plain: &[offers::Offer], accept: offers::Accept) {
+        let Some(first) = accept.offers.first().copied() else { return };
+        let (offer, attributes) = (&offers[first], &plain[first].attributes);
+        let agent = offer.agent_id.clone();
+        let mut task_infos = Vec::new();
+        for launch in &accept.launches {
+            let Some(task) = self.tasks.get(&launch.task) else { continue };
+            let Some(request) = task.request.clone() else { continue };
+            let place = task_info::Place { offers, agent: &agent, host: &offer.hostname, launch };
+            let key = (task.policy.clone(), agent.clone());
+            let executor = task_info::executor_needs(&request.template).map(|_| {
+                let new = || task_info::executor(&self.setting, &request, &place);
+                self.executors.entry(key).or_insert_with(new).clone()
+            });
+            let ports = task_info::ports(&request.template, launch);
+            let executor_id = executor.as_ref().map(|executor| executor.executor_id.as_str().to_owned());
+            task_infos.push(task_info::task(&self.setting, &request, &place, &ports, executor));
+            let placement = Placement {
+                host: Some(offer.hostname.clone()),
+                ports,
+                token: Some(agent.as_str().to_owned()),
+                ..Placement::default()
+            };
+            let Some(task) = self.tasks.get_mut(&launch.task) else { continue };
+            task.stage = Stage::Sent;
+            task.agent = Some(agent.clone());
+            task.attributes = Arc::clone(attributes);
+            task.executor = executor_id;
+            task.placement = placement.clone();
+            task.confirmed = true;
+            let id = launch.task.clone();
+            self.out.push(Effect::Tell(Box::new(News {
+                id,
+                state: TaskState::Staging,
+                healthy: None,
+                placement: Some(placement),
+                exit: None,
+                acknowledge: None,
+            })));
+        }
+        self.counters.accepted += accept.offers.len() as u64;
+        let busy = self.is_busy(&plain[first].role, now);
+        self.out.push(Effect::Call(Call::Accept(Accept {
+            offer_ids: accept.offers.iter().map(|index| offers[*index].id.clone()).collect(),
+            operations: vec![Operation::Launch(Launch { task_infos })],
+            filters: Some(filters(busy)),
+        })));
+    }
+
+    /// An ACCEPT did not reach the master, as far as one can tell: its tasks are asked about.
+    pub(super) fn not_accepted(&mut self, now: Duration, tasks: &[TaskId]) {
+        for id in tasks {
+            if let Some(task) = self.tasks.get_mut(id).filter(|task| task.stage == Stage::Sent) {
+                task.confirmed = false;
+                task.denied = None;
+            }
+        }
+        if self.subscribed {
+            self.ask(now, FIRST_ROUND);
+        }
+    }
+
+    /// An offer was taken back before its answer arrived; tasks that were launched with it are reported as dropped.
+    pub(super) fn rescinded(&mut self) {
+        self.counters.rescinded += 1;
+    }
+
+    /// An executor has ended, or an agent has gone.
+    pub(super) fn failure(&mut self, agent: Option<&AgentId>, executor: Option<&str>) {
+        self.executors.retain(|(_, on), info| {
+            let here = agent.is_none_or(|agent| agent == on);
+            let this = executor.is_none_or(|executor| executor == info.executor_id.as_str());
+            !(here && this)
+        });
+    }
+
+    /// What the cluster says of a task.
+    pub(super) fn update(&mut self, now: Duration, status: &TaskStatus) {
+        let id = TaskId::from(status.task_id.as_str());
+        let acknowledge = acknowledgement(status);
+        let verdict = status::verdict(status);
+        let Some(task) = self.tasks.get_mut(&id) else {
+            // Nobody asked for it any more, or ever: what was told to be gone must not go on.
+            if !matches!(verdict, Verdict::Gone(_) | Verdict::Denied) {
+                self.out.push(Effect::Call(Call::Kill(kill_call(
+                    id.as_str(),
+                    status.agent_id.clone(),
+                    Duration::ZERO,
+                ))));
+            }
+            self.out.extend(acknowledge.map(|acknowledge| Effect::Call(Call::Acknowledge(acknowledge))));
+            return;
+        };
+        if status.agent_id.is_some() && task.agent.is_none() {
+            task.agent.clone_from(&status.agent_id);
+            task.placement.token = status.agent_id.as_ref().map(|agent| agent.as_str().to_owned());
+        }
+        match verdict {
+            Verdict::Alive { running, killing } => {
+                task.confirmed = true;
+                task.denied = None;
+                task.unreachable = false;
+                task.stage = if running { Stage::Running } else { task.stage.max(Stage::Staging) };
+                let state = match task.stage {
+                    _ if killing => TaskState::Killing,
+                    Stage::Running => TaskState::Running,
+                    _ => TaskState::Staging,
+                };
+                status::enrich(&mut task.placement, status);
+                let (healthy, placement) = (status.healthy, Some(task.placement.clone()));
+                self.out.push(Effect::Tell(Box::new(News { id, state, healthy, placement, exit: None, acknowledge })));
+            }
+            Verdict::Unreachable => {
+                task.confirmed = true;
+                task.denied = None;
+                task.unreachable = true;
+                self.out.extend(acknowledge.map(|acknowledge| Effect::Call(Call::Acknowledge(acknowledge))));
+            }
+            Verdict::Denied => {
+                let since = *task.denied.get_or_insert(now);
+                let patience = match task.stage {
+                    _ if task.killing.is_some() => REPEAT_KILL,
+                    Stage::Running => DENIED_FOR,
+                    Stage::Unsure if task.agent.is_none() => Duration::ZERO,
+                    _ => UNSEEN_FOR,
+                };
+                let exit = match task.stage {
+                    Stage::Running => Exit::Lost { reason: "the cluster knows nothing of it any more".into() },
+                    _ => Exit::Unknown,
+                };
+                task.confirmed = false;
+                if since + patience <= now {
+                    self.forget(&id);
+                    self.tell_gone(id, exit, None, acknowledge);
+                } else {
+                    self.round.get_or_insert((now + FIRST_ROUND, FIRST_ROUND));
+                    self.out.extend(acknowledge.map(|acknowledge| Effect::Call(Call::Acknowledge(acknowledge))));
+                }
+            }
+            Verdict::Gone(exit) => {
+                let placement = Some(task.placement.clone());
+                self.forget(&id);
+                self.tell_gone(id, exit, placement, acknowledge);
+            }
+        }
+        self.check_recovered(now);
+    }
+
+    /// Takes a task out; an executor that has none left ends by itself and is not used again.
+    fn forget(&mut self, id: &TaskId) {
+        let Some(Task { policy, agent: Some(agent), executor: Some(_), .. }) = self.tasks.remove(id) else { return };
+        let is_used =
+            |task: &Task| task.policy == policy && task.agent.as_ref() == Some(&agent) && task.executor.is_some();
+        if !self.tasks.values().any(is_used) {
+            self.executors.remove(&(policy, agent));
+        }
+    }
+
+    fn tell_gone(&mut self, id: TaskId, exit: Exit, placement: Option<Placement>, acknowledge: Option<Acknowledge>) {
+        let news = News { id, state: TaskState::Gone, healthy: None, placement, exit: Some(exit), acknowledge };
+        self.out.push(Effect::Tell(Box::new(news)));
+    }
+
+    fn check_recovered(&mut self, now: Duration) {
+        let Recovering::Until(until) = self.recovering else { return };
+        let open = self.tasks.values().any(|task| task.stage != Stage::Queued && !task.confirmed);
+        if !open || until <= now {
+            self.recovering = Recovering::No;
+            self.out.push(Effect::Recovered);
+        }
+    }
+
+    /// What time alone brings about.
+    pub(super) fn tick(&mut self, now: Duration) {
+        if !self.subscribed {
+            return;
+        }
+        self.check_recovered(now);
+        self.send_kills(now);
+        if let Some((due, pause)) = self.round
+            && due <= now
+        {
+            if self.tasks.values().all(|task| task.stage == Stage::Queued || task.confirmed) {
+                // A round that nothing is missing from: everything is asked about anew.
+                for task in self.tasks.values_mut() {
+                    task.confirmed = false;
+                }
+                self.ask(now, FIRST_ROUND);
+                self.out.push(Effect::Call(Call::Reconcile(Reconcile::default())));
+            } else {
+                self.ask(now, pause);
+            }
+        }
+        self.revive(now);
+        self.suppress(now);
+    }
+
+    /// Wants no offers for roles in which nothing happens.
+    fn suppress(&mut self, now: Duration) {
+        if self.recovering != Recovering::No {
+            return;
+        }
+        let queued = self.tasks.values().filter(|task| task.stage == Stage::Queued);
+        let waiting: BTreeSet<String> =
+            queued.filter_map(|task| task.request.as_deref()).map(|request| self.role_of(request)).collect();
+        let mut roles = Vec::new();
+        for (name, role) in &mut self.roles {
+            let busy = role.wanted.is_some_and(|at| now < at + BUSY_FOR) || waiting.contains(name);
+            if !busy && !role.suppressed {
+                role.suppressed = true;
+                roles.push(name.clone());
+            }
+        }
+        if !roles.is_empty() {
+            self.out.push(Effect::Call(Call::Suppress(Roles { roles })));
+        }
+    }
+}
+
+fn filters(busy: bool) -> Filters {
+    Filters { refuse_seconds: Some(if busy { SHORT } else { LONG }) }
+}
+
+fn kill_call(id: &str, agent_id: Option<AgentId>, grace: Duration) -> Kill {
+    Kill {
+        task_id: wire::TaskId::new(id),
+        agent_id,
+        kill_policy: Some(KillPolicy { grace_period: Some(grace.into()) }),
+    }
+}
+
+/// What acknowledges a status, if that is to be done: those of masters and of reconciliation carry no uuid.
+fn acknowledgement(status: &TaskStatus) -> Option<Acknowledge> {
+    let uuid: Bytes = status.uuid.clone().filter(|uuid| !uuid.0.is_empty())?;
+    Some(Acknowledge { agent_id: status.agent_id.clone()?, task_id: status.task_id.clone(), uuid })
+}

@@ -1,0 +1,338 @@
+//! From a launch request and its place to Mesos's `TaskInfo`.
+//!
+//! Commands go over as they are: nothing in them is looked at or filled in.
+
+use std::collections::BTreeMap;
+
+use crate::backend::LaunchRequest;
+use crate::backend::environment;
+use crate::core::container::{Health, Pull};
+use crate::core::mesos::{Containerizer, Discovery, Visibility};
+use crate::core::offers::{self, Milli, Need, Needs, Pick};
+use crate::core::policy::{Command, TaskTemplate};
+use crate::mesos::wire::{
+    self, AgentId, Bytes, CommandInfo, ContainerInfo, ContainerKind, DiscoveryInfo, DiscoveryPort, DiscoveryPorts,
+    DockerImage, DockerInfo, DockerNetwork, DockerPortMapping, Environment, ExecutorId, ExecutorInfo, ExecutorKind,
+    HealthCheck, HealthCheckKind, Image, ImageKind, MesosInfo, NetworkInfo, Offer, Parameter, PortMapping, Scalar,
+    TaskInfo, Uri, Volume, VolumeMode,
+};
+
+use super::offer;
+
+/// The executor of ours, by the word that policies use.
+pub(super) const OURS: &str = "setpoint";
+
+/// What one of our executors takes for itself.
+const EXECUTOR_CPUS: f64 = 0.01;
+const EXECUTOR_MEMORY: f64 = 32.0;
+
+/// Cores and megabytes of a task that does not say.
+const CPUS: f64 = 0.1;
+const MEMORY: f64 = 32.0;
+
+/// Mesos counts memory in megabytes of 1,048,576 bytes.
+const MEGABYTE: f64 = 1_048_576.0;
+
+/// What is the same for all tasks of the host.
+#[derive(Clone, Debug)]
+pub struct Setting {
+    /// The role of policies that name none.
+    pub role: String,
+    /// The program that agents run as our executor: a path on them.
+    pub executor: String,
+    /// Where agents get it from, where it is not there already.
+    pub executor_uri: Option<String>,
+    /// The environment of our executors: `DOCKER_HOST` and the like.
+    pub executor_env: BTreeMap<String, String>,
+    /// What marks the tasks as this host's.
+    pub mark: String,
+}
+
+/// What our executor needs, for tasks that run under it.
+pub(super) fn executor_needs(template: &TaskTemplate) -> Option<Needs> {
+    let ours = template.executor.as_deref() == Some(OURS);
+    ours.then(|| Needs(vec![scalar("cpus", EXECUTOR_CPUS), scalar("mem", EXECUTOR_MEMORY)]))
+}
+
+/// Where a task goes.
+pub(super) struct Place<'a> {
+    pub(super) offers: &'a [Offer],
+    pub(super) agent: &'a AgentId,
+    pub(super) host: &'a str,
+    pub(super) launch: &'a offers::Launch,
+}
+
+/// Whether this backend can run it at all.
+pub(super) fn check(template: &TaskTemplate) -> Result<(), String> {
+    match template.executor.as_deref() {
+        None | Some(OURS | "default") => {}
+        Some(other) => {
+            return Err(format!(
+                "the executor `{other}` is not known, expected `setpoint` or none for the cluster's own"
+            ));
+        }
+    }
+    if template.command.is_none() && template.image.is_none() {
+        return Err("there is neither a command nor an image".to_owned());
+    }
+    Ok(())
+}
+
+/// What a task needs.
+pub(super) fn needs(template: &TaskTemplate) -> Needs {
+    let mut needs = vec![
+        scalar("cpus", template.cpus.unwrap_or(CPUS)),
+        scalar("mem", template.memory.map_or(MEMORY, |bytes| bytes as f64 / MEGABYTE)),
+    ];
+    if let Some(disk) = template.disk {
+        needs.push(scalar("disk", disk as f64 / MEGABYTE));
+    }
+    needs.extend(template.mesos.resources.iter().map(|(name, amount)| scalar(name, *amount)));
+    if !template.ports.is_empty() {
+        let picks = template.ports.iter().map(|port| match port.outside {
+            None => Pick::Any,
+            Some((first, last)) if first == last => Pick::Exact(first.into()),
+            Some((first, last)) => Pick::Within(first.into(), last.into()),
+        });
+        needs.push(("ports".to_owned(), Need::Numbers(picks.collect())));
+    }
+    Needs(needs)
+}
+
+fn scalar(name: &str, amount: f64) -> (String, Need) {
+    (name.to_owned(), Need::Scalar(Milli::of(amount)))
+}
+
+/// The ports that a task got, by their names.
+pub(super) fn ports(template: &TaskTemplate, launch: &offers::Launch) -> BTreeMap<String, u16> {
+    let numbers = launch.numbers.iter().find(|(name, _)| name == "ports").map(|(_, numbers)| numbers.as_slice());
+    let named = template.ports.iter().map(|port| port.name.clone()).zip(numbers.unwrap_or_default());
+    named.filter_map(|(name, number)| Some((name, u16::try_from(*number).ok()?))).collect()
+}
+
+/// The executor of ours that a policy's tasks on one agent share, named after the first of them.
+pub(super) fn executor(setting: &Setting, request: &LaunchRequest, place: &Place<'_>) -> ExecutorInfo {
+    let uris = setting.executor_uri.iter().map(|uri| Uri {
+        value: uri.clone(),
+        executable: Some(true),
+        extract: Some(false),
+        ..Uri::default()
+    });
+    let program = match &setting.executor_uri {
+        // What is fetched is in the sandbox, which is where the executor starts.
+        Some(uri) => format!("./{}", uri.rsplit('/').next().unwrap_or(OURS)),
+        None => setting.executor.clone(),
+    };
+    let environment: Environment = setting.executor_env.clone().into_iter().collect();
+    ExecutorInfo {
+        kind: Some(ExecutorKind::Custom),
+        executor_id: ExecutorId::new(format!("setpoint.{}", request.id)),
+        command: Some(CommandInfo {
+            uris: uris.collect(),
+            environment: Some(environment).filter(|environment| !environment.variables.is_empty()),
+            ..CommandInfo::argv(vec![program, "executor".to_owned()])
+        }),
+        resources: offer::resources(place.offers, &place.launch.executor),
+        name: Some(format!("setpoint: {}", request.policy)),
+        source: Some(request.policy.to_string()),
+        ..ExecutorInfo::default()
+    }
+}
+
+/// The whole task.
+pub(super) fn task(
+    setting: &Setting,
+    request: &LaunchRequest,
+    place: &Place<'_>,
+    ports: &BTreeMap<String, u16>,
+    executor: Option<ExecutorInfo>,
+) -> TaskInfo {
+    let template = &*request.template;
+    let mut labels = template.labels.clone();
+    labels.insert("setpoint.policy".to_owned(), request.policy.to_string());
+    labels.insert("setpoint.mark".to_owned(), setting.mark.clone());
+    let parts = TaskInfo {
+        command: Some(command(request, place.host, ports)),
+        container: container(template, ports),
+        health_check: health(template),
+        ..TaskInfo::default()
+    };
+    // A task has either a command or an executor; ours is told by data what to run.
+    let (parts, data) = if executor.is_some() {
+        let data = serde_json::to_vec(&parts).expect("invariant: its keys are texts");
+        (TaskInfo::default(), Some(Bytes(data)))
+    } else {
+        (parts, None)
+    };
+    TaskInfo {
+        name: request.policy.to_string(),
+        task_id: wire::TaskId::new(request.id.as_str()),
+        agent_id: place.agent.clone(),
+        resources: offer::resources(place.offers, &place.launch.pieces),
+        limits: limits(template),
+        executor,
+        data,
+        labels: Some(labels.into_iter().collect()),
+        discovery: template.mesos.discovery.as_ref().map(|discovery| discover(discovery, request, ports)),
+        ..parts
+    }
+}
+
+fn limits(template: &TaskTemplate) -> BTreeMap<String, Scalar> {
+    let limits = &template.mesos.limits;
+    let cpus = limits.cpus.map(|cpus| ("cpus".to_owned(), Scalar { value: cpus }));
+    let memory = limits.memory.map(|bytes| ("mem".to_owned(), Scalar { value: bytes as f64 / MEGABYTE }));
+    cpus.into_iter().chain(memory).collect()
+}
+
+fn command(request: &LaunchRequest, host: &str, ports: &BTreeMap<String, u16>) -> CommandInfo {
+    let template = &*request.template;
+    let mut variables = environment::of_task(&request.id, &request.policy, template, ports);
+    variables.insert("HOST".to_owned(), host.to_owned());
+    let base = match &template.command {
+        Some(Command::Shell(line)) => CommandInfo::shell(line.clone()),
+        Some(Command::Argv(argv)) if template.image.is_none() => CommandInfo::argv(argv.clone()),
+        // In a container the arguments follow the image's entrypoint; without a value there is no other program.
+        Some(Command::Argv(argv)) => {
+            CommandInfo { shell: Some(false), arguments: argv.clone(), ..CommandInfo::default() }
+        }
+        None => CommandInfo { shell: Some(false), ..CommandInfo::default() },
+    };
+    let uris = template.mesos.uris.iter().map(|uri| Uri {
+        value: uri.uri.clone(),
+        executable: uri.executable.then_some(true),
+        extract: uri.extract,
+        cache: uri.cache.then_some(true),
+        output_file: uri.output.clone(),
+    });
+    CommandInfo {
+        uris: uris.collect(),
+        environment: Some(variables.into_iter().collect()),
+        // A container's user is for its engine to know, not for the agent.
+        user: template.container.user.clone().filter(|_| template.image.is_none()),
+        ..base
+    }
+}
+
+fn container(template: &TaskTemplate, ports: &BTreeMap<String, u16>) -> Option<ContainerInfo> {
+    let image = template.image.clone()?;
+    let spec = &template.container;
+    let volumes = spec.volumes.iter().map(|volume| Volume {
+        mode: if volume.read_only { VolumeMode::ReadOnly } else { VolumeMode::ReadWrite },
+        container_path: volume.target.clone(),
+        host_path: Some(volume.source.clone()),
+        ..Volume::default()
+    });
+    let mapped = template.ports.iter().filter_map(|port| {
+        let outside = *ports.get(&port.name)?;
+        Some((u32::from(outside), u32::from(port.inside.unwrap_or(outside)), Some(port.protocol.as_str().to_owned())))
+    });
+    let base = ContainerInfo { volumes: volumes.collect(), ..ContainerInfo::default() };
+    Some(match template.mesos.containerizer {
+        Containerizer::Docker => {
+            let network = spec.network.as_deref().unwrap_or("bridge");
+            let kind = match network.to_ascii_lowercase().as_str() {
+                "host" => DockerNetwork::Host,
+                "none" => DockerNetwork::None,
+                "bridge" => DockerNetwork::Bridge,
+                _ => DockerNetwork::User,
+            };
+            let bridged = matches!(kind, DockerNetwork::Bridge | DockerNetwork::User);
+            let port_mappings = mapped
+                .filter(|_| bridged)
+                .map(|(host_port, container_port, protocol)| DockerPortMapping { host_port, container_port, protocol });
+            let networks = (kind == DockerNetwork::User)
+                .then(|| NetworkInfo { name: Some(network.to_owned()), ..NetworkInfo::default() });
+            ContainerInfo {
+                kind: ContainerKind::Docker,
+                docker: Some(DockerInfo {
+                    image,
+                    network: Some(kind),
+                    port_mappings: port_mappings.collect(),
+                    privileged: Some(spec.privileged),
+                    parameters: parameters(template),
+                    force_pull_image: Some(spec.pull == Pull::Always),
+                    volume_driver: None,
+                }),
+                network_infos: networks.into_iter().collect(),
+                ..base
+            }
+        }
+        Containerizer::Mesos => {
+            let network = spec.network.clone().filter(|network| network != "host").map(|name| NetworkInfo {
+                name: Some(name),
+                port_mappings: mapped
+                    .map(|(host_port, container_port, protocol)| PortMapping { host_port, container_port, protocol })
+                    .collect(),
+                ..NetworkInfo::default()
+            });
+            let docker = Some(DockerImage { name: image });
+            let image = Image { kind: ImageKind::Docker, docker, cached: Some(spec.pull != Pull::Always) };
+            ContainerInfo {
+                kind: ContainerKind::Mesos,
+                mesos: Some(MesosInfo { image: Some(image) }),
+                network_infos: network.into_iter().collect(),
+                ..base
+            }
+        }
+    })
+}
+
+/// Options of `docker run`: those given, and those that other words stand for.
+fn parameters(template: &TaskTemplate) -> Vec<Parameter> {
+    let spec = &template.container;
+    let parameter = |key: &str, value: String| Parameter { key: key.to_owned(), value };
+    let mut parameters: Vec<Parameter> =
+        spec.parameters.iter().map(|(key, value)| parameter(key, value.clone())).collect();
+    parameters.extend(spec.entrypoint.iter().filter_map(|words| Some(parameter("entrypoint", words.first()?.clone()))));
+    parameters.extend(spec.pids.map(|pids| parameter("pids-limit", pids.to_string())));
+    parameters.extend(spec.user.clone().map(|user| parameter("user", user)));
+    parameters.extend(spec.tmpfs.iter().map(|tmpfs| {
+        let options = if tmpfs.options.is_empty() { String::new() } else { format!(":{}", tmpfs.options) };
+        parameter("tmpfs", format!("{}{options}", tmpfs.target))
+    }));
+    parameters
+}
+
+fn health(template: &TaskTemplate) -> Option<HealthCheck> {
+    let Some(Health::Check(check)) = &template.container.health else { return None };
+    let seconds = |duration: Option<std::time::Duration>| duration.map(|duration| duration.as_secs_f64());
+    let command = match &check.command {
+        Command::Shell(line) => CommandInfo::shell(line.clone()),
+        Command::Argv(argv) => CommandInfo::argv(argv.clone()),
+    };
+    Some(HealthCheck {
+        delay_seconds: Some(0.0),
+        interval_seconds: seconds(check.interval),
+        timeout_seconds: seconds(check.timeout),
+        consecutive_failures: check.retries,
+        grace_period_seconds: seconds(check.start_period),
+        kind: HealthCheckKind::Command,
+        command: Some(command),
+        ..HealthCheck::default()
+    })
+}
+
+fn discover(discovery: &Discovery, request: &LaunchRequest, ports: &BTreeMap<String, u16>) -> DiscoveryInfo {
+    let ports = request.template.ports.iter().filter_map(|port| {
+        Some(DiscoveryPort {
+            number: u32::from(*ports.get(&port.name)?),
+            name: Some(port.name.clone()),
+            protocol: Some(port.protocol.as_str().to_owned()),
+            ..DiscoveryPort::default()
+        })
+    });
+    DiscoveryInfo {
+        visibility: match discovery.visibility {
+            Visibility::Framework => wire::Visibility::Framework,
+            Visibility::Cluster => wire::Visibility::Cluster,
+            Visibility::External => wire::Visibility::External,
+        },
+        name: Some(discovery.name.clone().unwrap_or_else(|| request.policy.to_string())),
+        environment: discovery.environment.clone(),
+        location: discovery.location.clone(),
+        version: discovery.version.clone(),
+        ports: Some(DiscoveryPorts { ports: ports.collect() }),
+        labels: None,
+    }
+}

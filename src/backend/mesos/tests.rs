@@ -1,0 +1,296 @@
+//! The framework's conduct under a virtual clock: withdrawn launches, offers, manners, kills and reconciliation.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::framework::{BUSY_FOR, DENIED_FOR, Effect, Framework, News, REVIVE_EVERY};
+use super::task_info::Setting;
+use crate::backend::LaunchRequest;
+use crate::core::model::{Exit, Placement, TaskId, TaskState};
+use crate::core::policy::{Command, Ready, TaskTemplate};
+use crate::mesos::wire::scheduler::{Accept, Call, Operation};
+use crate::mesos::wire::{
+    self, AgentId, AllocationInfo, Bytes, Offer, OfferId, Resource, StatusReason, TaskInfo, TaskStatus,
+};
+
+/// A framework with a clock that only the test moves.
+struct Bench {
+    framework: Framework,
+    now: Duration,
+    offers: u32,
+}
+
+impl Bench {
+    /// Subscribed, with nothing to recover, and what that led to dropped.
+    fn new() -> Self {
+        let mut bench = Self::bare();
+        bench.framework.recover(Vec::new());
+        bench.framework.subscribed(bench.now);
+        let effects = bench.framework.take();
+        assert!(effects.contains(&Effect::Recovered), "{effects:?}");
+        bench
+    }
+
+    fn bare() -> Self {
+        let setting = Setting {
+            role: "*".to_owned(),
+            executor: "/bin/setpoint".to_owned(),
+            executor_uri: None,
+            executor_env: BTreeMap::new(),
+            mark: "mark".to_owned(),
+        };
+        Self { framework: Framework::new(setting), now: Duration::ZERO, offers: 0 }
+    }
+
+    fn pass(&mut self, time: Duration) -> Vec<Effect> {
+        self.now += time;
+        self.framework.tick(self.now);
+        self.framework.take()
+    }
+
+    fn launch(&mut self, ids: &[&str]) -> Vec<Effect> {
+        self.launch_as(ids, &template("exec sleep 1"))
+    }
+
+    fn launch_as(&mut self, ids: &[&str], template: &Arc<TaskTemplate>) -> Vec<Effect> {
+        let requests = ids.iter().map(|id| LaunchRequest {
+            id: TaskId::from(*id),
+            policy: "p".into(),
+            template: Arc::clone(template),
+            ready: Ready::Running,
+            base: None,
+        });
+        self.framework.launch(self.now, requests.collect());
+        self.framework.take()
+    }
+
+    /// An offer of an agent comes in.
+    fn offer(&mut self, agent: &str, resources: Vec<Resource>) -> Vec<Effect> {
+        self.offers += 1;
+        let offer = Offer {
+            id: OfferId::new(format!("o{}", self.offers)),
+            agent_id: AgentId::new(agent),
+            hostname: format!("{agent}.test"),
+            resources,
+            allocation_info: Some(AllocationInfo { role: Some("*".to_owned()) }),
+            ..Offer::default()
+        };
+        self.framework.offers(self.now, vec![offer]);
+        self.framework.take()
+    }
+
+    fn kill(&mut self, id: &str) -> Vec<Effect> {
+        self.framework.kill(self.now, vec![TaskId::from(id)], Duration::from_secs(3));
+        self.framework.take()
+    }
+
+    fn status(&mut self, id: &str, state: wire::TaskState) -> Vec<Effect> {
+        self.say(TaskStatus {
+            task_id: wire::TaskId::new(id),
+            state,
+            agent_id: Some(AgentId::new("a")),
+            uuid: Some(Bytes(vec![7; 16])),
+            ..TaskStatus::default()
+        })
+    }
+
+    fn say(&mut self, status: TaskStatus) -> Vec<Effect> {
+        self.framework.update(self.now, &status);
+        self.framework.take()
+    }
+}
+
+fn template(command: &str) -> Arc<TaskTemplate> {
+    Arc::new(TaskTemplate {
+        command: Some(Command::Shell(command.to_owned())),
+        cpus: Some(1.0),
+        memory: Some(32 << 20),
+        ..TaskTemplate::default()
+    })
+}
+
+fn room(cpus: f64) -> Vec<Resource> {
+    vec![Resource::scalar("cpus", cpus), Resource::scalar("mem", 10_000.0)]
+}
+
+fn launched(effects: &[Effect]) -> Vec<TaskInfo> {
+    let of = |effect: &Effect| match effect {
+        Effect::Call(Call::Accept(Accept { operations, .. })) => match operations.as_slice() {
+            [Operation::Launch(launch)] => launch.task_infos.clone(),
+            other => panic!("{other:?}"),
+        },
+        _ => Vec::new(),
+    };
+    effects.iter().flat_map(of).collect()
+}
+
+fn calls(effects: &[Effect]) -> Vec<&'static str> {
+    let name = |effect: &Effect| if let Effect::Call(call) = effect { Some(call.name()) } else { None };
+    effects.iter().filter_map(name).collect()
+}
+
+fn news(effects: &[Effect]) -> Vec<&News> {
+    effects.iter().filter_map(|effect| if let Effect::Tell(news) = effect { Some(&**news) } else { None }).collect()
+}
+
+/// A6: what was asked for and withdrawn while there were no offers is not launched when one comes.
+#[test]
+fn a6_a_withdrawn_launch_is_never_sent() {
+    let mut bench = Bench::new();
+    bench.launch(&["p.1", "p.2"]);
+    for _ in 0..60 {
+        bench.pass(Duration::from_secs(1));
+    }
+    let told = bench.kill("p.1");
+    assert_eq!(news(&told)[0].state, TaskState::Gone);
+    assert!(!calls(&told).contains(&"KILL"), "no master ever heard of it");
+    bench.kill("p.2");
+    let effects = bench.offer("a", room(30.0));
+    assert_eq!((launched(&effects).len(), calls(&effects)), (0, vec!["DECLINE"]));
+    // And what is wanted then is launched, once.
+    bench.launch(&["p.3"]);
+    assert_eq!(launched(&bench.offer("a", room(30.0))).len(), 1);
+    assert_eq!(launched(&bench.offer("a", room(30.0))).len(), 0);
+}
+
+/// A7: ten are wanted and four fit: four are launched, the rest waits to be withdrawn or placed.
+#[test]
+fn a7_what_fits_is_launched_and_no_more() {
+    let mut bench = Bench::new();
+    let ids: Vec<String> = (0..10).map(|i| format!("p.{i}")).collect();
+    bench.launch(&ids.iter().map(String::as_str).collect::<Vec<_>>());
+    assert_eq!(launched(&bench.offer("a", room(4.0))).len(), 4);
+    let effects = bench.offer("b", vec![Resource::scalar("mem", 10_000.0)]);
+    assert_eq!(calls(&effects), ["DECLINE"], "an offer without cpus has none");
+    let two_roles = vec![Resource::scalar("cpus", 0.6), Resource::scalar("cpus", 0.6), Resource::scalar("mem", 99.0)];
+    let infos = launched(&bench.offer("c", two_roles));
+    let cpus: f64 =
+        infos[0].resources.iter().filter(|r| r.name == "cpus").map(|r| r.scalar.as_ref().unwrap().value).sum();
+    assert!((cpus - 1.0).abs() < 1e-9, "{infos:?}");
+    assert_eq!(launched(&bench.offer("a", room(100.0))).len(), 5, "ten in all, never more");
+}
+
+/// A14: a command reaches the agent as it was written.
+#[test]
+fn a14_commands_are_sent_byte_for_byte() {
+    let mut bench = Bench::new();
+    let line = r#"echo "{\"a\":1} ${HOME}""#;
+    bench.launch_as(&["p.1"], &template(line));
+    let infos = launched(&bench.offer("a", room(1.0)));
+    assert_eq!(infos[0].command.as_ref().unwrap().value.as_deref(), Some(line));
+}
+
+#[test]
+fn offers_are_wanted_while_something_happens_and_not_after() {
+    let mut bench = Bench::new();
+    assert_eq!(calls(&bench.pass(Duration::ZERO)), Vec::<&str>::new());
+    assert!(bench.framework.is_suppressed(), "a framework with nothing to do wants no offers");
+    assert_eq!(calls(&bench.launch(&["p.1"])), ["REVIVE"], "the first one after a SUPPRESS goes out at once");
+    assert_eq!(calls(&bench.launch(&["p.2"])), Vec::<&str>::new());
+    assert_eq!(calls(&bench.pass(REVIVE_EVERY.saturating_sub(Duration::from_millis(1)))), Vec::<&str>::new());
+    assert_eq!(calls(&bench.pass(Duration::from_millis(1))), ["REVIVE"], "tasks still wait");
+    let refuse = |effects: &[Effect]| match &effects[0] {
+        Effect::Call(Call::Decline(decline)) => decline.filters.as_ref().unwrap().refuse_seconds.unwrap(),
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(launched(&bench.offer("a", room(8.0))).len(), 2);
+    assert!(refuse(&bench.offer("b", room(8.0))) <= 1.0, "more may be wanted at any moment");
+    let effects = bench.pass(BUSY_FOR);
+    assert_eq!(calls(&effects), ["SUPPRESS"]);
+    assert!(refuse(&bench.offer("b", room(8.0))) >= 3600.0, "one that was on its way");
+}
+
+#[test]
+fn a_kill_is_repeated_until_the_task_is_gone() {
+    let mut bench = Bench::new();
+    bench.launch(&["p.1"]);
+    bench.offer("a", room(1.0));
+    bench.status("p.1", wire::TaskState::Running);
+    assert_eq!(calls(&bench.kill("p.1")), ["KILL"]);
+    let kills = (0..60).filter(|_| calls(&bench.pass(Duration::from_secs(1))).contains(&"KILL")).count();
+    assert!((2..=6).contains(&kills), "{kills}");
+    let effects = bench.status("p.1", wire::TaskState::Killed);
+    assert_eq!((news(&effects)[0].state, news(&effects)[0].exit.clone()), (TaskState::Gone, Some(Exit::Unknown)));
+    assert_eq!(calls(&bench.pass(Duration::from_secs(60))).iter().filter(|call| **call == "KILL").count(), 0);
+    let again = bench.kill("p.1");
+    assert_eq!(news(&again)[0].state, TaskState::Gone, "one that is gone is said to be gone");
+}
+
+#[test]
+fn an_update_is_acknowledged_by_whoever_made_it_durable() {
+    let mut bench = Bench::new();
+    bench.launch(&["p.1"]);
+    bench.offer("a", room(1.0));
+    let effects = bench.status("p.1", wire::TaskState::Running);
+    assert!(!calls(&effects).contains(&"ACKNOWLEDGE"), "not before it is durable");
+    assert_eq!(news(&effects)[0].acknowledge.as_ref().unwrap().uuid, Bytes(vec![7; 16]));
+    // Of a task that is nobody's there is nothing to keep; it is ended.
+    assert_eq!(calls(&bench.status("q.1", wire::TaskState::Running)), ["KILL", "ACKNOWLEDGE"]);
+    assert_eq!(calls(&bench.status("q.1", wire::TaskState::Killed)), ["ACKNOWLEDGE"]);
+}
+
+#[test]
+fn a_run_asks_about_the_tasks_of_the_one_before() {
+    let mut bench = Bench::bare();
+    let placed = Placement { token: Some("a".to_owned()), ..Placement::default() };
+    bench.framework.recover(vec![
+        (TaskId::from("p.1"), "p".into(), placed, true),
+        (TaskId::from("p.2"), "p".into(), Placement::default(), false),
+    ]);
+    bench.framework.subscribed(bench.now);
+    let effects = bench.framework.take();
+    assert_eq!(calls(&effects), ["RECONCILE", "RECONCILE"], "by name, and for all that the master knows");
+    assert!(!effects.contains(&Effect::Recovered));
+    assert_eq!(news(&bench.status("p.1", wire::TaskState::Running))[0].state, TaskState::Running);
+    let denied = bench.say(TaskStatus {
+        task_id: wire::TaskId::new("p.2"),
+        state: wire::TaskState::Unknown,
+        reason: Some(StatusReason::Reconciliation),
+        ..TaskStatus::default()
+    });
+    assert_eq!(news(&denied)[0].exit, Some(Exit::Unknown), "its launch never arrived");
+    assert!(denied.contains(&Effect::Recovered));
+}
+
+#[test]
+fn a_task_that_ran_is_given_up_only_after_long_denial() {
+    let mut bench = Bench::new();
+    bench.launch(&["p.1"]);
+    bench.offer("a", room(1.0));
+    bench.status("p.1", wire::TaskState::Running);
+    let effects = bench.status("p.1", wire::TaskState::Unreachable);
+    assert!(news(&effects).is_empty(), "its agent may come back");
+    let unknown =
+        || TaskStatus { task_id: wire::TaskId::new("p.1"), state: wire::TaskState::Unknown, ..TaskStatus::default() };
+    assert!(news(&bench.say(unknown())).is_empty());
+    bench.pass(DENIED_FOR / 2);
+    assert!(news(&bench.say(unknown())).is_empty());
+    // Its agent comes to the new master after all.
+    bench.status("p.1", wire::TaskState::Running);
+    bench.pass(DENIED_FOR);
+    assert!(news(&bench.say(unknown())).is_empty(), "the time counts from the first denial in a row");
+    bench.pass(DENIED_FOR);
+    assert!(matches!(news(&bench.say(unknown()))[0].exit, Some(Exit::Lost { .. })));
+}
+
+#[test]
+fn tasks_of_one_policy_share_an_executor_on_an_agent() {
+    let mut bench = Bench::new();
+    let mut ours = (*template("x")).clone();
+    ours.executor = Some("setpoint".to_owned());
+    let ours = Arc::new(ours);
+    bench.launch_as(&["p.1", "p.2"], &ours);
+    let first = launched(&bench.offer("a", room(4.0)));
+    bench.launch_as(&["p.3"], &ours);
+    let second = launched(&bench.offer("a", room(4.0)));
+    let executors: Vec<_> = first.iter().chain(&second).map(|info| info.executor.clone().unwrap()).collect();
+    assert_eq!(executors.len(), 3);
+    assert!(executors.iter().all(|executor| *executor == executors[0]), "Mesos wants it in the same words");
+    for id in ["p.1", "p.2", "p.3"] {
+        bench.status(id, wire::TaskState::Finished);
+    }
+    bench.launch_as(&["p.4"], &ours);
+    let third = launched(&bench.offer("a", room(4.0)));
+    assert_ne!(third[0].executor.as_ref(), Some(&executors[0]), "the one before may be on its way out");
+}

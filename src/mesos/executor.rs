@@ -1,0 +1,406 @@
+//! The executor client: an executor's subscription with its agent, and its updates until they are acknowledged.
+//!
+//! With checkpointing it outlives its agent: it goes on trying for the recovery time and then tells the new agent of
+//! everything that the old one may not have known. It runs no tasks.
+//!
+//! - **Invariant:** an update is sent until it is acknowledged, and the updates of an executor in the order in which they
+//!   were made.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, SystemTime};
+
+use reqwest::{Response, Url};
+use tokio::sync::{mpsc, watch};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use super::address::endpoint;
+use super::error::{MesosError, innermost};
+use super::http::{Credentials, Http, HttpConfig};
+use super::recordio::Decoder;
+use super::wire::executor::{Call, Data, Event, Subscribe, Subscribed, Update};
+use super::wire::{Bytes, ExecutorId, FrameworkId, StatusSource, TaskId, TaskInfo, TaskStatus};
+
+const PATH: &str = "/api/v1/executor";
+const MOST_SIGNALS: usize = 256;
+const MOST_RECORD: usize = 64 << 20;
+
+/// What an agent tells the executors that it starts.
+#[derive(Clone, Debug)]
+pub struct ExecutorConfig {
+    /// The agent.
+    pub agent: Url,
+    /// The framework that it belongs to.
+    pub framework_id: FrameworkId,
+    /// Itself.
+    pub executor_id: ExecutorId,
+    /// Whether it is to outlive its agent.
+    pub checkpoint: bool,
+    /// For how long it does.
+    pub recovery_timeout: Duration,
+    /// The longest pause between two attempts to subscribe.
+    pub backoff_most: Duration,
+    /// How much time tasks have to end when the executor is shut down.
+    pub shutdown_grace: Duration,
+    /// The token that the agent gave, where executors are authenticated.
+    pub token: Option<String>,
+}
+
+impl ExecutorConfig {
+    /// From the variables that the agent sets, `MESOS_AGENT_ENDPOINT` and others. Says which one is wrong or missing.
+    pub fn from_variables(variable: impl Fn(&str) -> Option<String>) -> Result<Self, VariableError> {
+        let needed = |name: &'static str| {
+            variable(name).filter(|value| !value.is_empty()).ok_or(VariableError { name, problem: "is not set" })
+        };
+        let duration = |name: &'static str, default: Duration| match variable(name) {
+            Some(text) => duration(&text).ok_or(VariableError { name, problem: "is no duration such as `15mins`" }),
+            None => Ok(default),
+        };
+        let name = "MESOS_AGENT_ENDPOINT";
+        let agent = needed(name)?;
+        let url = if agent.contains("://") { agent } else { format!("http://{agent}/") };
+        Ok(Self {
+            agent: Url::parse(&url).map_err(|_| VariableError { name, problem: "is no `host:port`" })?,
+            framework_id: FrameworkId::new(needed("MESOS_FRAMEWORK_ID")?),
+            executor_id: ExecutorId::new(needed("MESOS_EXECUTOR_ID")?),
+            checkpoint: variable("MESOS_CHECKPOINT").is_some_and(|text| text == "1" || text == "true"),
+            recovery_timeout: duration("MESOS_RECOVERY_TIMEOUT", Duration::from_secs(15 * 60))?,
+            backoff_most: duration("MESOS_SUBSCRIPTION_BACKOFF_MAX", Duration::from_secs(2))?,
+            shutdown_grace: duration("MESOS_EXECUTOR_SHUTDOWN_GRACE_PERIOD", Duration::from_secs(5))?,
+            token: variable("MESOS_EXECUTOR_AUTHENTICATION_TOKEN"),
+        })
+    }
+}
+
+/// A variable that an agent should have set.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("`{name}` {problem}; an agent sets it for the executors that it starts")]
+pub struct VariableError {
+    /// Which.
+    pub name: &'static str,
+    /// What is wrong with it.
+    pub problem: &'static str,
+}
+
+/// Reads a duration as Mesos writes it: `15mins`, `2secs`, `1.5hrs`.
+fn duration(text: &str) -> Option<Duration> {
+    let text = text.trim();
+    let (number, unit) = text.split_at(text.find(|c: char| c.is_ascii_alphabetic())?);
+    let seconds = match unit {
+        "ns" => 1e-9,
+        "us" => 1e-6,
+        "ms" => 1e-3,
+        "secs" => 1.0,
+        "mins" => 60.0,
+        "hrs" => 3600.0,
+        "days" => 86_400.0,
+        "weeks" => 604_800.0,
+        _ => return None,
+    };
+    Duration::try_from_secs_f64(number.parse::<f64>().ok()? * seconds).ok()
+}
+
+/// What an executor hears, in order.
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
+pub enum ExecutorSignal {
+    /// There is a subscription.
+    Subscribed(Box<Subscribed>),
+    /// An event of Mesos, other than SUBSCRIBED, ACKNOWLEDGED, HEARTBEAT and ERROR.
+    Event(Event),
+    /// The agent is away; the client goes on trying. Says why.
+    Lost(String),
+    /// It is over: the executor is to end its tasks and itself. Says why. Nothing comes after this.
+    Ended(String),
+}
+
+/// A handle to answer the agent with. Clones are the same executor.
+#[derive(Clone, Debug)]
+pub struct Executor {
+    shared: Arc<Shared>,
+    updates: mpsc::UnboundedSender<Update>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    config: ExecutorConfig,
+    http: Http,
+    subscribed: watch::Sender<bool>,
+    unacknowledged: Mutex<Unacknowledged>,
+    stop: CancellationToken,
+}
+
+/// What the agent may not know of.
+#[derive(Debug, Default)]
+struct Unacknowledged {
+    /// Launched, and no update of it acknowledged.
+    tasks: BTreeMap<TaskId, TaskInfo>,
+    updates: Vec<Update>,
+}
+
+/// Where an executor's signals come out. Dropping it ends the client.
+#[derive(Debug)]
+pub struct ExecutorSignals {
+    signals: mpsc::Receiver<ExecutorSignal>,
+    stop: CancellationToken,
+}
+
+impl ExecutorSignals {
+    /// The next signal; none once the client has ended.
+    pub async fn recv(&mut self) -> Option<ExecutorSignal> {
+        self.signals.recv().await
+    }
+}
+
+impl Drop for ExecutorSignals {
+    fn drop(&mut self) {
+        self.stop.cancel();
+    }
+}
+
+impl Executor {
+    /// Starts a client, which subscribes by itself. Must be called within a tokio runtime.
+    pub fn connect(config: ExecutorConfig) -> Result<(Self, ExecutorSignals), MesosError> {
+        let credentials = config.token.clone().map(Credentials::Bearer);
+        let http = Http::new(&HttpConfig { credentials, ..HttpConfig::default() })?;
+        Http::check(&config.agent)?;
+        let shared = Arc::new(Shared {
+            config,
+            http,
+            subscribed: watch::Sender::new(false),
+            unacknowledged: Mutex::default(),
+            stop: CancellationToken::new(),
+        });
+        let (sender, receiver) = mpsc::channel(MOST_SIGNALS);
+        let (updates, inbox) = mpsc::unbounded_channel();
+        let stop = shared.stop.clone();
+        tokio::spawn(Arc::clone(&shared).run(sender));
+        tokio::spawn(stop.clone().run_until_cancelled_owned(Arc::clone(&shared).send_updates(inbox)));
+        Ok((Self { shared, updates }, ExecutorSignals { signals: receiver, stop }))
+    }
+
+    /// Tells the state of a task. Source, executor, time and the update's id are filled in; it arrives for certain as long
+    /// as executor and agent live, so there is nothing to wait for.
+    pub fn update(&self, mut status: TaskStatus) {
+        status.source = Some(StatusSource::Executor);
+        status.executor_id = Some(self.shared.config.executor_id.clone());
+        let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        status.timestamp = Some(since.as_secs_f64());
+        status.uuid = Some(new_uuid());
+        let update = Update { status };
+        self.shared.unacknowledged().updates.push(update.clone());
+        // The worker ends with the client only, and then there is nobody to tell.
+        drop(self.updates.send(update));
+    }
+
+    /// Whether every update has been acknowledged: a shut down executor may go then.
+    pub fn is_settled(&self) -> bool {
+        self.shared.unacknowledged().updates.is_empty()
+    }
+
+    /// Sends bytes to the scheduler, which may get lost.
+    pub async fn message(&self, data: Vec<u8>) -> Result<(), MesosError> {
+        if !*self.shared.subscribed.borrow() {
+            return Err(MesosError::NotSubscribed);
+        }
+        self.shared.call(&Call::Message(Data { data: Bytes(data) })).await
+    }
+
+    /// Ends the client.
+    pub fn stop(&self) {
+        self.shared.stop.cancel();
+    }
+}
+
+impl Shared {
+    fn unacknowledged(&self) -> MutexGuard<'_, Unacknowledged> {
+        self.unacknowledged.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    async fn call(&self, call: &Call) -> Result<(), MesosError> {
+        let body = call.to_json(&self.config.framework_id, &self.config.executor_id);
+        self.http.call(&endpoint(&self.config.agent, PATH), None, body).await
+    }
+
+    async fn run(self: Arc<Self>, signals: mpsc::Sender<ExecutorSignal>) {
+        let why = self.stop.run_until_cancelled(self.keep_subscribed(&signals)).await;
+        self.subscribed.send_replace(false);
+        match why {
+            Some(why) => drop(signals.send(ExecutorSignal::Ended(why)).await),
+            None => drop(signals.try_send(ExecutorSignal::Ended("stopped".to_owned()))),
+        }
+        self.stop.cancel();
+    }
+
+    /// Subscribes again and again; gives the reason for which it is over.
+    async fn keep_subscribed(&self, signals: &mpsc::Sender<ExecutorSignal>) -> String {
+        // An agent that never answers an executor ends it, so the first time is no different from a recovery.
+        let (mut alone_since, mut attempts) = (Instant::now(), 0_u32);
+        loop {
+            let problem = match self.subscribe().await {
+                Ok(stream) => match self.follow(stream, signals).await {
+                    (_, Following::Over(why)) => return why,
+                    (subscribed, Following::Broken(why)) => {
+                        self.subscribed.send_replace(false);
+                        if subscribed {
+                            if !self.config.checkpoint {
+                                return format!(
+                                    "the agent is away, and without checkpoints it will not come back: {why}"
+                                );
+                            }
+                            (alone_since, attempts) = (Instant::now(), 0);
+                            drop(signals.send(ExecutorSignal::Lost(why.clone())).await);
+                        }
+                        why
+                    }
+                },
+                Err(error) if error.is_refusal() => return error.to_string(),
+                Err(error) => error.to_string(),
+            };
+            let away = alone_since.elapsed();
+            if away >= self.config.recovery_timeout {
+                return format!("the agent did not come back within {:?}: {problem}", self.config.recovery_timeout);
+            }
+            tracing::debug!(problem, "not subscribed with the agent");
+            let pause = Duration::from_millis(50).saturating_mul(1 << attempts.min(10)).min(self.config.backoff_most);
+            attempts += 1;
+            tokio::time::sleep(pause.mul_f64(0.5 + 0.5 * fastrand::f64())).await;
+        }
+    }
+
+    async fn subscribe(&self) -> Result<Response, MesosError> {
+        let subscribe = {
+            let known = self.unacknowledged();
+            Subscribe {
+                unacknowledged_tasks: known.tasks.values().cloned().collect(),
+                unacknowledged_updates: known.updates.clone(),
+            }
+        };
+        let call = Call::Subscribe(Box::new(subscribe));
+        let body = call.to_json(&self.config.framework_id, &self.config.executor_id);
+        let url = endpoint(&self.config.agent, PATH);
+        let answer = self.http.post(&url, None, body).await?;
+        if answer.status().is_success() { Ok(answer) } else { Err(self.http.problem(&url, answer).await) }
+    }
+
+    /// Reads a stream to its end; also tells whether there was a subscription.
+    async fn follow(&self, mut stream: Response, signals: &mpsc::Sender<ExecutorSignal>) -> (bool, Following) {
+        let (mut decoder, mut subscribed) = (Decoder::new(MOST_RECORD), false);
+        loop {
+            match stream.chunk().await {
+                Ok(Some(bytes)) => decoder.push(&bytes),
+                Ok(None) => return (subscribed, Following::Broken("the agent closed the stream".to_owned())),
+                Err(error) => return (subscribed, Following::Broken(innermost(&error))),
+            }
+            loop {
+                let event = match decoder.next_record() {
+                    Ok(Some(record)) => Event::read(record),
+                    Ok(None) => break,
+                    Err(error) => return (subscribed, Following::Broken(error.to_string())),
+                };
+                match event {
+                    Ok(Event::Error(message)) => return (subscribed, Following::Over(message)),
+                    Ok(event) => {
+                        subscribed |= matches!(event, Event::Subscribed(_));
+                        self.event(event, signals).await;
+                    }
+                    Err(error) => tracing::warn!(error = %error, "passing over an event of the agent"),
+                }
+            }
+        }
+    }
+
+    async fn event(&self, event: Event, signals: &mpsc::Sender<ExecutorSignal>) {
+        match &event {
+            Event::Heartbeat => return,
+            Event::Acknowledged(acknowledged) => {
+                let mut known = self.unacknowledged();
+                known.tasks.remove(&acknowledged.task_id);
+                known.updates.retain(|update| update.status.uuid.as_ref() != Some(&acknowledged.uuid));
+                return;
+            }
+            Event::Launch(task) => drop(self.unacknowledged().tasks.insert(task.task_id.clone(), (**task).clone())),
+            Event::LaunchGroup(tasks) => {
+                let mut known = self.unacknowledged();
+                known.tasks.extend(tasks.iter().map(|task| (task.task_id.clone(), task.clone())));
+            }
+            _ => {}
+        }
+        let signal = match event {
+            Event::Subscribed(subscribed) => {
+                self.subscribed.send_replace(true);
+                ExecutorSignal::Subscribed(subscribed)
+            }
+            event => ExecutorSignal::Event(event),
+        };
+        // Nobody takes signals any more: dropping the receiver has stopped the client as well.
+        drop(signals.send(signal).await);
+    }
+
+    /// Sends updates one by one. One that was sent with a SUBSCRIBE as well is known to the agent by its id.
+    async fn send_updates(self: Arc<Self>, mut inbox: mpsc::UnboundedReceiver<Update>) {
+        while let Some(update) = inbox.recv().await {
+            let (uuid, call) = (update.status.uuid.clone(), Call::Update(Box::new(update)));
+            while self.unacknowledged().updates.iter().any(|update| update.status.uuid == uuid) {
+                if self.subscribed.subscribe().wait_for(|subscribed| *subscribed).await.is_err() {
+                    return;
+                }
+                match self.call(&call).await {
+                    Ok(()) => break,
+                    Err(error) if error.is_retryable() => tokio::time::sleep(Duration::from_millis(100)).await,
+                    Err(error) => {
+                        tracing::warn!(error = %error, "the agent does not take an update");
+                        self.unacknowledged().updates.retain(|update| update.status.uuid != uuid);
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// How a stream ended.
+enum Following {
+    /// Another one may be had.
+    Broken(String),
+    /// The agent wants nothing more of us.
+    Over(String),
+}
+
+/// A random UUID (version 4), as its 16 bytes.
+fn new_uuid() -> Bytes {
+    let mut bytes = fastrand::u128(..).to_be_bytes();
+    bytes[6] = (bytes[6] & 0x0f) | 0x40;
+    bytes[8] = (bytes[8] & 0x3f) | 0x80;
+    Bytes(bytes.to_vec())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_agents_variables() {
+        let read = |pairs: &'static [(&str, &str)]| {
+            let variable =
+                move |name: &str| pairs.iter().find(|(key, _)| *key == name).map(|(_, value)| (*value).to_owned());
+            ExecutorConfig::from_variables(variable)
+        };
+        let config = read(&[
+            ("MESOS_AGENT_ENDPOINT", "127.0.0.1:5051"),
+            ("MESOS_FRAMEWORK_ID", "f"),
+            ("MESOS_EXECUTOR_ID", "e"),
+            ("MESOS_CHECKPOINT", "1"),
+            ("MESOS_RECOVERY_TIMEOUT", "15mins"),
+            ("MESOS_SUBSCRIPTION_BACKOFF_MAX", "1.5secs"),
+        ])
+        .unwrap();
+        assert_eq!((config.agent.as_str(), config.checkpoint), ("http://127.0.0.1:5051/", true));
+        assert_eq!((config.recovery_timeout.as_secs(), config.backoff_most.as_millis()), (900, 1500));
+        assert_eq!(read(&[]).unwrap_err().name, "MESOS_AGENT_ENDPOINT");
+        assert_eq!(duration("1.5hrs"), Some(Duration::from_secs(5400)));
+        for bad in ["", "15", "mins", "-1secs", "1e999secs", "3 fortnights"] {
+            assert_eq!(duration(bad), None, "{bad}");
+        }
+    }
+}

@@ -1,0 +1,127 @@
+//! What masters and agents tell those who ask: `/state`, `/slaves`, `/monitor/statistics`, as far as it is used.
+//!
+//! These are the older endpoints, which every Mesos from 1.0 on has. Their ids are bare texts and their resources are
+//! sums by name.
+
+use std::collections::BTreeMap;
+
+use serde_json::Value;
+
+use super::task::TaskState;
+
+message! {
+    /// A sum for each resource. Ports are a text such as `[31000-31999]`.
+    Sums {
+        cpus: Option<f64>,
+        /// Megabytes.
+        mem: Option<f64>,
+        /// Megabytes.
+        disk: Option<f64>,
+        gpus: Option<f64>,
+        ports: Option<String>,
+    }
+    /// A change of a task's state.
+    StateChange {
+        state: TaskState,
+        /// Seconds since 1970.
+        timestamp: f64,
+    }
+    Task {
+        id: String,
+        name: String,
+        framework_id: String,
+        /// Empty for a task of Mesos's command executor.
+        executor_id: String,
+        slave_id: String,
+        state: TaskState,
+        resources: Sums,
+        role: Option<String>,
+        statuses: Vec<StateChange>,
+        labels: Vec<super::Label>,
+    }
+    Framework {
+        id: String,
+        name: String,
+        pid: Option<String>,
+        active: bool,
+        connected: bool,
+        hostname: String,
+        principal: Option<String>,
+        webui_url: Option<String>,
+        user: String,
+        checkpoint: bool,
+        failover_timeout: f64,
+        roles: Vec<String>,
+        capabilities: Vec<String>,
+        used_resources: Sums,
+        offered_resources: Sums,
+        tasks: Vec<Task>,
+        unreachable_tasks: Vec<Task>,
+        completed_tasks: Vec<Task>,
+    }
+    Agent {
+        id: String,
+        hostname: String,
+        port: u64,
+        /// `slave(1)@address:port`: where it answers.
+        pid: String,
+        active: bool,
+        resources: Sums,
+        used_resources: Sums,
+        offered_resources: Sums,
+        attributes: BTreeMap<String, Value>,
+        version: Option<String>,
+    }
+    /// A master's `/state`.
+    MasterState {
+        id: String,
+        version: String,
+        hostname: String,
+        pid: String,
+        /// `master@address:port` of the one that leads.
+        leader: Option<String>,
+        cluster: Option<String>,
+        slaves: Vec<Agent>,
+        frameworks: Vec<Framework>,
+        completed_frameworks: Vec<Framework>,
+    }
+    Agents { slaves: Vec<Agent>, }
+    /// What the containerizer measured of one container. Times are totals since its start.
+    Statistics {
+        /// Seconds since 1970.
+        timestamp: f64,
+        cpus_limit: Option<f64>,
+        cpus_user_time_secs: Option<f64>,
+        cpus_system_time_secs: Option<f64>,
+        mem_limit_bytes: Option<u64>,
+        mem_rss_bytes: Option<u64>,
+        mem_total_bytes: Option<u64>,
+        mem_file_bytes: Option<u64>,
+        net_rx_bytes: Option<u64>,
+        net_tx_bytes: Option<u64>,
+        processes: Option<u64>,
+        threads: Option<u64>,
+    }
+    /// One executor, in an agent's `/monitor/statistics`. Under Mesos's command executor its id is that of the task.
+    Usage {
+        executor_id: String,
+        executor_name: String,
+        framework_id: String,
+        source: String,
+        statistics: Statistics,
+    }
+}
+
+impl Agent {
+    /// `address:port` where it answers.
+    pub fn address(&self) -> Option<&str> {
+        self.pid.rsplit_once('@').map(|(_, address)| address)
+    }
+}
+
+impl Statistics {
+    /// Seconds of CPU since the container's start.
+    pub fn cpu_secs(&self) -> Option<f64> {
+        Some(self.cpus_user_time_secs? + self.cpus_system_time_secs?)
+    }
+}

@@ -1,0 +1,10 @@
+//! Mesos: genuine masters, agents and ZooKeeper, and a scripted master for what those will not do on demand.
+
+mod backend;
+mod client;
+mod failover;
+mod fake;
+mod fuzz;
+#[cfg(feature = "tls")]
+mod proxy;
+mod scripted;

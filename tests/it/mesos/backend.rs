@@ -1,0 +1,188 @@
+//! Policies with `backend = "mesos"` on genuine masters and agents, their tasks under our own executor.
+
+use std::collections::BTreeSet;
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+use crate::support::{Cluster, ClusterSpec, GENEROUS, Scratch, Setpoint, wait_until};
+
+/// A policy that holds as many sleeping tasks as its parameter says, from a file that the test writes.
+fn policy(n: u32, command: &str) -> String {
+    format!(
+        r#"return {{
+  interval = "500ms",
+  workload = {{ backend = "mesos", executor = "setpoint", command = [==[{command}]==], cpus = 0.05, memory = "16MiB",
+    min = 0, max = 100, grace = "2s", mesos = {{ place = "spread" }} }},
+  control = {{ law = "decide" }},
+  decide = function(ctx) return {{ desired = {n} }} end,
+}}"#
+    )
+}
+
+fn run(scratch: &Scratch, cluster: &Cluster) -> Setpoint {
+    let config = scratch.path("setpoint.toml");
+    std::fs::write(&config, format!("[mesos]\nmaster = \"{}\"\n", cluster.list())).unwrap();
+    let (config, policy, state) = (
+        config.display().to_string(),
+        scratch.path("p.lua").display().to_string(),
+        scratch.path("st").display().to_string(),
+    );
+    Setpoint::run(scratch, ["--config", &config, "--state-dir", &state, &policy])
+}
+
+/// The ids of the tasks that the master takes for alive, and that run; and the frameworks' ids.
+async fn on_master(cluster: &Cluster) -> Option<(BTreeSet<String>, BTreeSet<String>, BTreeSet<String>)> {
+    let state = cluster.state().await?;
+    let frameworks = state["frameworks"].as_array()?;
+    let tasks = || frameworks.iter().filter_map(|framework| framework["tasks"].as_array()).flatten();
+    let id = |task: &Value| task["id"].as_str().map(str::to_owned);
+    let running = tasks().filter(|task| task["state"] == "TASK_RUNNING").filter_map(id).collect();
+    Some((tasks().filter_map(id).collect(), running, frameworks.iter().filter_map(id).collect()))
+}
+
+async fn ours(setpoint: &mut Setpoint) -> BTreeSet<String> {
+    setpoint.tasks().await.iter().filter_map(|task| task["id"].as_str().map(str::to_owned)).collect()
+}
+
+/// Waits until so many run, and master and engine name the very same ones.
+async fn agree(cluster: &Cluster, setpoint: &mut Setpoint, n: usize) -> BTreeSet<String> {
+    let began = Instant::now();
+    loop {
+        let ours = ours(setpoint).await;
+        if let Some((all, running, frameworks)) = on_master(cluster).await
+            && running.len() == n
+            && all == running
+            && ours == running
+        {
+            assert_eq!(frameworks.len(), 1, "one framework, the same over every restart");
+            return running;
+        }
+        assert!(
+            began.elapsed() < GENEROUS * 2,
+            "not {n} tasks on both sides\n{}\n{}",
+            setpoint.stderr(),
+            cluster.logs()
+        );
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+}
+
+/// The processes of a test's tasks: each runs `sleep` for a time of its own.
+fn sleepers(seconds: u32) -> usize {
+    let wanted = format!("sleep\0{seconds}\0");
+    let processes = std::fs::read_dir("/proc").unwrap().flatten();
+    processes
+        .filter(|process| std::fs::read(process.path().join("cmdline")).is_ok_and(|line| line == wanted.as_bytes()))
+        .count()
+}
+
+/// 0 → 50 → 0 tasks on three agents; at every step the master and the engine name the same tasks, and as many processes run.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_workload_goes_from_nothing_to_fifty_tasks_and_back() {
+    let Some(cluster) = Cluster::start_new(ClusterSpec { agents: 3, ..ClusterSpec::default() }).await else { return };
+    let scratch = Scratch::new();
+    let seconds = 100_000 + std::process::id();
+    let sleep = format!("exec sleep {seconds}");
+    scratch.policy("p", &policy(0, &sleep));
+    let mut setpoint = run(&scratch, &cluster);
+    agree(&cluster, &mut setpoint, 0).await;
+    for n in [20_u32, 50, 30, 0] {
+        scratch.replace("p.lua", &policy(n, &sleep));
+        agree(&cluster, &mut setpoint, n as usize).await;
+        wait_until(GENEROUS, "as many processes", async || (sleepers(seconds) == n as usize).then_some(())).await;
+    }
+    assert!(setpoint.stop().await.success());
+}
+
+/// The scheduler is killed while it scales, then an agent is, and comes back: the framework and its tasks stay what they
+/// were, and none runs twice.
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_is_lost_or_doubled_when_the_scheduler_or_an_agent_is_killed() {
+    let Some(mut cluster) = Cluster::start_new(ClusterSpec { agents: 2, ..ClusterSpec::default() }).await else {
+        return;
+    };
+    let scratch = Scratch::new();
+    let seconds = 200_000 + std::process::id();
+    let sleep = format!("exec sleep {seconds}");
+    scratch.policy("p", &policy(8, &sleep));
+    let mut setpoint = run(&scratch, &cluster);
+    let before = agree(&cluster, &mut setpoint, 8).await;
+    for n in [12, 16] {
+        scratch.replace("p.lua", &policy(n, &sleep));
+        // Somewhere in the middle of it.
+        wait_until(GENEROUS, "the first of the new tasks", async || {
+            let (all, _, _) = on_master(&cluster).await?;
+            (before.len() < all.len()).then_some(())
+        })
+        .await;
+        setpoint.kill();
+        setpoint = run(&scratch, &cluster);
+        let after = agree(&cluster, &mut setpoint, n as usize).await;
+        assert!(before.is_subset(&after), "the tasks of before still run");
+        assert_eq!(sleepers(seconds), n as usize);
+    }
+    let before = agree(&cluster, &mut setpoint, 16).await;
+    cluster.agents[0].server.kill();
+    cluster.agents[0].server.start();
+    cluster.wait_for_agents(2).await;
+    let after = agree(&cluster, &mut setpoint, 16).await;
+    assert_eq!(before, after, "the executor and its tasks outlive their agent");
+    assert_eq!(sleepers(seconds), 16);
+    scratch.replace("p.lua", &policy(0, &sleep));
+    agree(&cluster, &mut setpoint, 0).await;
+    assert!(setpoint.stop().await.success());
+}
+
+/// A14 of the prior systems: a command reaches the shell byte for byte, its environment included.
+#[tokio::test(flavor = "multi_thread")]
+async fn a14_a_command_reaches_the_shell_byte_for_byte() {
+    let Some(cluster) = Cluster::start_new(ClusterSpec::default()).await else { return };
+    let scratch = Scratch::new();
+    let out = scratch.path("out");
+    let command = format!(r#"echo "{{\"a\":1}} ${{HOME}} $SETPOINT_POLICY" > {}; exec sleep 1000"#, out.display());
+    scratch.policy("p", &policy(1, &command));
+    let mut setpoint = run(&scratch, &cluster);
+    agree(&cluster, &mut setpoint, 1).await;
+    let text = wait_until(GENEROUS, "the task has written", async || {
+        std::fs::read_to_string(&out).ok().filter(|t| t.ends_with('\n'))
+    })
+    .await;
+    assert!(text.starts_with(r#"{"a":1} "#) && text.trim_end().ends_with(" p"), "{text}");
+    setpoint.stop().await;
+}
+
+/// Wrong credentials: one clear error, and exit code 77.
+#[tokio::test(flavor = "multi_thread")]
+async fn wrong_credentials_end_the_run_with_77() {
+    let scratch = Scratch::new();
+    let credentials = scratch.write("credentials.json", r#"{"credentials":[{"principal":"scale","secret":"right"}]}"#);
+    let spec = ClusterSpec::default()
+        .master("MESOS_AUTHENTICATE_HTTP_FRAMEWORKS", "true")
+        .master("MESOS_HTTP_FRAMEWORK_AUTHENTICATORS", "basic")
+        .master("MESOS_CREDENTIALS", &format!("file://{}", credentials.display()));
+    let Some(cluster) = Cluster::start_new(spec).await else { return };
+    scratch.policy("p", &policy(1, "exec sleep 1000"));
+    let configure = |secret: &str| {
+        std::fs::write(scratch.path("secret"), secret).unwrap();
+        let text = format!(
+            "[mesos]\nmaster = \"{}\"\nprincipal = \"scale\"\nsecret = {{ file = \"secret\" }}\n",
+            cluster.list()
+        );
+        std::fs::write(scratch.path("setpoint.toml"), text).unwrap();
+        let path = |name: &str| scratch.path(name).display().to_string();
+        Setpoint::run(&scratch, ["--config", &path("setpoint.toml"), &path("p.lua")])
+    };
+    let mut setpoint = configure("wrong");
+    assert_eq!(setpoint.exit(GENEROUS).await.code(), Some(77), "{}", setpoint.stderr());
+    assert!(setpoint.stderr().contains("does not accept these credentials"), "{}", setpoint.stderr());
+    let mut setpoint = configure("right");
+    agree(&cluster, &mut setpoint, 1).await;
+    // Without a state folder the framework and its tasks end with the run.
+    assert!(setpoint.stop().await.success());
+    wait_until(GENEROUS, "the framework is gone", async || {
+        let (all, _, frameworks) = on_master(&cluster).await?;
+        (all.is_empty() && frameworks.is_empty()).then_some(())
+    })
+    .await;
+}
