@@ -1,0 +1,211 @@
+//! `setpoint simulate`: policies against a recorded or made-up load, under a virtual clock.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use setpoint::config::ParamKey;
+use setpoint::core::model::PolicyName;
+use setpoint::script::{Content, LoadedPolicy};
+use setpoint::sim::{self, Report, Scripted, Setup};
+
+use super::exit::{CliError, Exit};
+use super::host::{self, Loader, Set};
+use super::sources::{self, PolicyFile};
+use super::{ConfigArgs, json_text, term};
+
+mod chart;
+mod plot;
+pub(super) mod tune;
+mod world;
+
+use chart::Row;
+use world::WorldArgs;
+
+/// What `simulate` takes.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// Policy files, or names of bundled policies; several are run one after the other on the same load.
+    #[arg(value_name = "PATH", required = true)]
+    paths: Vec<PathBuf>,
+
+    #[command(flatten)]
+    world: WorldArgs,
+
+    /// Run with these laws instead of the policy's own, one after the other.
+    #[arg(long, value_name = "LAW,…", value_delimiter = ',')]
+    compare: Vec<String>,
+
+    /// Set a key of the policy's `control`.
+    #[arg(long, value_name = "KEY=VALUE", value_parser = assignment)]
+    control: Vec<(String, String)>,
+
+    /// Set a parameter.
+    #[arg(long, value_name = "KEY=VALUE", value_parser = ParamKey::parse_assignment)]
+    set: Vec<Set>,
+
+    /// Print the figures as JSON: one object, or `runs` with one for each.
+    #[arg(long)]
+    json: bool,
+
+    /// Draw load, tasks and metric into this SVG file (of the last run).
+    #[arg(long, value_name = "FILE")]
+    plot: Option<PathBuf>,
+
+    #[command(flatten)]
+    config: ConfigArgs,
+}
+
+pub(crate) const EXAMPLES: &str = "\
+The policy's own functions decide, through the code that decides in earnest; `ctx.trace` is the load and `ctx.plant` what \
+the tasks make of it (`queue`, `served`, `lost`). Nothing outside is reached: `simulate = { metric = function(ctx) … end }` \
+in the policy stands in for a metric that would. The same command gives the same bytes.
+
+Examples:
+  setpoint simulate web.lua --trace requests.csv --rate-per-task 40 --startup 30s --metric-lag 15s
+  setpoint simulate queue.lua --load square --low 10 --high 200 --period 10m --for 2h --queue --rate-per-task 5
+  setpoint simulate web.lua --trace requests.csv --rate-per-task 40 --compare proportional,relay
+  setpoint simulate web.lua --trace requests.csv --outage refused=10m..12m --plot run.svg";
+
+/// One run: which, and what came of it.
+struct Ran {
+    policy: String,
+    law: String,
+    report: Report,
+    rows: Vec<Row>,
+    /// The first error of the script's functions.
+    error: Option<String>,
+}
+
+/// Runs and prints.
+pub(crate) async fn run(args: &Args) -> Result<Exit, CliError> {
+    let files = sources::files(&sources::resolve(&args.paths)?)?;
+    let loader = Loader::new(&args.config, &args.set)?;
+    let setup = args.world.setup()?;
+    let mut runs = Vec::new();
+    let laws: Vec<Option<&str>> =
+        if args.compare.is_empty() { vec![None] } else { args.compare.iter().map(|law| Some(law.as_str())).collect() };
+    for file in &files {
+        for law in &laws {
+            let control = control(&args.control, *law);
+            let policy = load(&loader, file, control).await?;
+            runs.push(simulate(&file.name, &policy, &setup)?);
+        }
+    }
+    if let (Some(path), Some(last)) = (&args.plot, runs.last()) {
+        std::fs::write(path, plot::svg(&format!("{} ({})", last.policy, last.law), &last.rows))
+            .map_err(|error| CliError::io(format!("cannot write `{}`", path.display()), error))?;
+    }
+    term::print(&if args.json { json(&runs)? } else { text(&runs) })?;
+    Ok(Exit::Ok)
+}
+
+/// The settings of one run: those given, and the law.
+fn control(given: &[(String, String)], law: Option<&str>) -> Vec<(String, String)> {
+    let law = law.map(|law| ("law".to_owned(), law.to_owned()));
+    given.iter().cloned().chain(law).collect()
+}
+
+async fn load(loader: &Loader, file: &PolicyFile, control: Vec<(String, String)>) -> Result<LoadedPolicy, CliError> {
+    let loaded = loader.load_varied(file, control).await.map_err(|errors| host::wrong_policies(&errors))?;
+    loader.check_sets([(file.name.as_str(), loaded.params.as_slice())])?;
+    match loaded.content {
+        Content::Policy(policy) => Ok(policy),
+        Content::Fleet(_) => Err(CliError::new(Exit::Usage, format!("`{}` is a fleet", file.name))
+            .hint("its rows are found at run time; simulate takes a file that is one policy")),
+    }
+}
+
+fn simulate(name: &str, policy: &LoadedPolicy, setup: &Setup) -> Result<Ran, CliError> {
+    let direct = policy
+        .script
+        .direct()
+        .ok_or_else(|| CliError::new(Exit::Bug, format!("the functions of `{name}` cannot be called directly")))?;
+    let setup = Setup { name: PolicyName::from(name), ..setup.clone() };
+    let (mut rows, mut error) = (Vec::new(), None);
+    let report = sim::run(&policy.spec, &setup, &mut Scripted::new(direct), |tick| {
+        rows.push(Row::of(tick));
+        if error.is_none() {
+            error = tick.errors.first().map(setpoint::script::ScriptError::report);
+        }
+    });
+    Ok(Ran { policy: name.to_owned(), law: policy.spec.control.law.name().to_owned(), report, rows, error })
+}
+
+fn json(runs: &[Ran]) -> Result<String, CliError> {
+    let one = |ran: &Ran| {
+        let mut value = serde_json::to_value(&ran.report)
+            .map_err(|error| CliError::new(Exit::Bug, "the report cannot be written as JSON").because(error))?;
+        value["policy"] = ran.policy.as_str().into();
+        value["law"] = ran.law.as_str().into();
+        value["error"] = ran.error.as_deref().into();
+        Ok::<_, CliError>(value)
+    };
+    match runs {
+        [ran] => Ok(json_text(&one(ran)?)),
+        runs => {
+            let runs = runs.iter().map(one).collect::<Result<Vec<_>, _>>()?;
+            Ok(json_text(&serde_json::json!({ "runs": runs })))
+        }
+    }
+}
+
+fn text(runs: &[Ran]) -> String {
+    let mut text = table(runs.iter().map(|ran| (format!("{} ({})", ran.policy, ran.law), &ran.report)));
+    for ran in runs {
+        text += &format!("\n{} ({})\n{}", ran.policy, ran.law, chart::sparklines(&ran.rows));
+        if let Some(ended) = &ran.report.ended {
+            text += &format!("  ended early: {ended}\n");
+        }
+        if let Some(error) = &ran.error {
+            text += &format!("  {} errors of the script, the first:\n{error}\n", ran.report.script_errors);
+        }
+    }
+    text
+}
+
+/// The figures side by side.
+fn table<'a>(runs: impl Iterator<Item = (String, &'a Report)>) -> String {
+    let optional = |value: Option<f64>| value.map_or_else(|| "-".to_owned(), |value| format!("{value:.2}"));
+    let mut lines =
+        vec![["", "task-h", "× min", "over min", "lost %", "changes", "p95 dev", "settled s"].map(str::to_owned)];
+    lines.extend(runs.map(|(name, report)| {
+        [
+            name,
+            format!("{:.2}", report.task_hours),
+            optional(report.ratio),
+            format!("{:.1}", report.minutes_over_capacity),
+            format!("{:.3}", report.lost_percent),
+            report.changes.to_string(),
+            optional(report.p95_deviation),
+            optional(report.settling_seconds),
+        ]
+    }));
+    let widths: Vec<usize> =
+        (0..8).map(|column| lines.iter().map(|line| line[column].chars().count()).max().unwrap_or(0)).collect();
+    let mut text = String::new();
+    for line in lines {
+        for (column, (cell, width)) in line.iter().zip(&widths).enumerate() {
+            text += &if column == 0 { format!("{cell:<width$}") } else { format!("  {cell:>width$}") };
+        }
+        text.push('\n');
+    }
+    text
+}
+
+/// `key=value`.
+fn assignment(text: &str) -> Result<(String, String), String> {
+    let (key, value) = text.split_once('=').ok_or("expected KEY=VALUE")?;
+    if key.is_empty() || value.is_empty() {
+        return Err("expected KEY=VALUE".to_owned());
+    }
+    Ok((key.to_owned(), value.to_owned()))
+}
+
+/// Values by name, for those who look them up.
+type Weights = BTreeMap<String, f64>;
+
+/// A duration as a flag's value.
+fn duration(text: &str) -> Result<Duration, String> {
+    setpoint::config::units::parse_duration(text).map_err(|error| error.to_string())
+}

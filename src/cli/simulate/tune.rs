@@ -1,0 +1,198 @@
+//! `setpoint tune`: a search for good values of a policy's control settings on a load.
+//!
+//! Half of the tries are drawn evenly (on a logarithmic scale, where a range spans more than a decade) from the ranges, the
+//! other half around the best so far, ever closer. Seeded: the same search finds the same.
+
+use std::path::PathBuf;
+
+use setpoint::config::ParamKey;
+use setpoint::sim::Report;
+
+use super::super::exit::{CliError, Exit};
+use super::super::host::{Loader, Set};
+use super::super::{ConfigArgs, json_text, sources, term};
+use super::world::WorldArgs;
+use super::{Weights, duration, load, simulate, table};
+
+/// What `tune` takes.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// A policy file, or the name of a bundled policy.
+    #[arg(value_name = "PATH")]
+    path: PathBuf,
+
+    /// A key of `control` and its range: numbers, or durations (`lag=0s..60s`).
+    #[arg(long, value_name = "KEY=FROM..TO", value_parser = range, required = true)]
+    vary: Vec<Range>,
+
+    /// What a task-hour beyond the minimum, a minute over capacity and a change cost.
+    #[arg(long, value_name = "WHAT=COST,…", value_delimiter = ',', value_parser = weight,
+          default_values = ["hours=1", "minutes=1", "changes=0.01"])]
+    weights: Vec<(String, f64)>,
+
+    /// How many runs.
+    #[arg(long, value_name = "N", default_value_t = 60, value_parser = clap::value_parser!(u32).range(2..=100_000))]
+    tries: u32,
+
+    /// How many of the best to show.
+    #[arg(long, value_name = "N", default_value_t = 10)]
+    top: usize,
+
+    #[command(flatten)]
+    world: WorldArgs,
+
+    /// Set a parameter.
+    #[arg(long, value_name = "KEY=VALUE", value_parser = ParamKey::parse_assignment)]
+    set: Vec<Set>,
+
+    /// Print as JSON.
+    #[arg(long)]
+    json: bool,
+
+    #[command(flatten)]
+    config: ConfigArgs,
+}
+
+pub(crate) const EXAMPLES: &str = "\
+The first line is the policy as it is. The load is known to the search: what is best on it need not be best on another, \
+so tune on one recording and look at the result on a second one with `simulate --control`.
+
+Examples:
+  setpoint tune web.lua --trace requests.csv --rate-per-task 40 --vary per_task=0.5..20 --vary cooldown.down=0s..10m
+  setpoint tune web.lua --load square --high 400 --rate-per-task 40 --vary lag=0s..60s --weights minutes=10";
+
+/// A setting and the values that it may have.
+#[derive(Clone, Debug)]
+struct Range {
+    key: String,
+    from: f64,
+    to: f64,
+    seconds: bool,
+}
+
+/// One run of the search.
+struct Try {
+    at: Vec<f64>,
+    cost: f64,
+    report: Report,
+}
+
+/// Searches and prints.
+pub(crate) async fn run(args: &Args) -> Result<Exit, CliError> {
+    let files = sources::files(&sources::resolve(std::slice::from_ref(&args.path))?)?;
+    let [file] = files.as_slice() else {
+        return Err(CliError::new(Exit::Usage, format!("`{}` has {} policies", args.path.display(), files.len())));
+    };
+    let loader = Loader::new(&args.config, &args.set)?;
+    let setup = args.world.setup()?;
+    let mut weights =
+        Weights::from([("hours".to_owned(), 1.0), ("minutes".to_owned(), 1.0), ("changes".to_owned(), 0.01)]);
+    weights.extend(args.weights.iter().cloned());
+    let as_is = simulate(&file.name, &load(&loader, file, Vec::new()).await?, &setup)?;
+    if let Some(error) = as_is.error {
+        return Err(CliError::new(Exit::Config, format!("the policy fails in the simulation:\n{error}")));
+    }
+    let mut random = fastrand::Rng::with_seed(setup.seed);
+    let mut tries: Vec<Try> = Vec::new();
+    for n in 0..args.tries {
+        let best = tries.first().filter(|_| args.tries / 2 <= n).map(|best| best.at.clone());
+        let reach = f64::from(args.tries - n) / f64::from(args.tries);
+        let at = draw(&args.vary, best.as_deref(), reach, &mut random);
+        let policy = load(&loader, file, settings(&args.vary, &at)).await?;
+        let report = simulate(&file.name, &policy, &setup)?.report;
+        tries.push(Try { at, cost: cost(&report, &weights), report });
+        tries.sort_by(|a, b| a.cost.total_cmp(&b.cost));
+    }
+    tries.truncate(args.top.max(1));
+    let text = if args.json {
+        json(args, &as_is.report, &weights, &tries)
+    } else {
+        lines(args, &as_is.report, &weights, &tries)
+    };
+    term::print(&text)?;
+    Ok(Exit::Ok)
+}
+
+/// What a run costs.
+fn cost(report: &Report, weights: &Weights) -> f64 {
+    let weight = |name: &str| weights.get(name).copied().unwrap_or(0.0);
+    let beyond = report.task_hours - report.clairvoyant_task_hours.unwrap_or(0.0);
+    weight("hours") * beyond
+        + weight("minutes") * report.minutes_over_capacity
+        + weight("changes") * report.changes as f64
+}
+
+/// A point in the ranges: anywhere, or within `reach` of their width around `best`.
+fn draw(ranges: &[Range], best: Option<&[f64]>, reach: f64, random: &mut fastrand::Rng) -> Vec<f64> {
+    let mut at = Vec::with_capacity(ranges.len());
+    for (index, range) in ranges.iter().enumerate() {
+        let logarithmic = 0.0 < range.from && 10.0 * range.from < range.to;
+        let (there, back): (fn(f64) -> f64, fn(f64) -> f64) =
+            if logarithmic { (f64::ln, f64::exp) } else { (|x| x, |x| x) };
+        let (from, to) = (there(range.from), there(range.to));
+        let drawn = match best {
+            Some(best) => {
+                let width = (to - from) * reach * 0.5;
+                (there(best[index]) + width * (2.0 * random.f64() - 1.0)).clamp(from, to)
+            }
+            None => from + (to - from) * random.f64(),
+        };
+        at.push(back(drawn).clamp(range.from, range.to));
+    }
+    at
+}
+
+/// A point as settings.
+fn settings(ranges: &[Range], at: &[f64]) -> Vec<(String, String)> {
+    let text = |range: &Range, value: f64| {
+        if range.seconds { format!("{}ms", (value * 1000.0).round()) } else { format!("{value:.6}") }
+    };
+    ranges.iter().zip(at).map(|(range, value)| (range.key.clone(), text(range, *value))).collect()
+}
+
+fn lines(args: &Args, as_is: &Report, weights: &Weights, tries: &[Try]) -> String {
+    let shown = |at: &[f64]| {
+        let pairs = settings(&args.vary, at);
+        pairs.iter().map(|(key, value)| format!("{key}={value}")).collect::<Vec<_>>().join(" ")
+    };
+    let name = |cost: f64, what: &str| format!("{cost:>10.2}  {what}");
+    let first = std::iter::once((name(cost(as_is, weights), "as it is"), as_is));
+    table(first.chain(tries.iter().map(|tried| (name(tried.cost, &shown(&tried.at)), &tried.report))))
+}
+
+fn json(args: &Args, as_is: &Report, weights: &Weights, tries: &[Try]) -> String {
+    let one = |tried: &Try| {
+        let control: serde_json::Map<_, _> =
+            settings(&args.vary, &tried.at).into_iter().map(|(key, value)| (key, value.into())).collect();
+        serde_json::json!({ "cost": tried.cost, "control": control, "report": tried.report })
+    };
+    json_text(&serde_json::json!({
+        "as_it_is": { "cost": cost(as_is, weights), "report": as_is },
+        "tries": tries.iter().map(one).collect::<Vec<_>>(),
+    }))
+}
+
+fn range(text: &str) -> Result<Range, String> {
+    const EXPECTED: &str = "expected KEY=FROM..TO, as in per_task=1..10 or lag=0s..60s";
+    let (key, values) = text.split_once('=').ok_or(EXPECTED)?;
+    let (from, to) = values.split_once("..").ok_or(EXPECTED)?;
+    let numbers = from.parse::<f64>().ok().zip(to.parse::<f64>().ok());
+    let (from, to, seconds) = match numbers {
+        Some((from, to)) => (from, to, false),
+        None => (duration(from)?.as_secs_f64(), duration(to)?.as_secs_f64(), true),
+    };
+    if !(from.is_finite() && to.is_finite() && from <= to) || key.is_empty() {
+        return Err(EXPECTED.to_owned());
+    }
+    Ok(Range { key: key.to_owned(), from, to, seconds })
+}
+
+fn weight(text: &str) -> Result<(String, f64), String> {
+    const EXPECTED: &str = "expected hours=N, minutes=N or changes=N";
+    let (name, cost) = text.split_once('=').ok_or(EXPECTED)?;
+    let cost = cost.parse::<f64>().ok().filter(|cost| cost.is_finite() && 0.0 <= *cost).ok_or(EXPECTED)?;
+    if !["hours", "minutes", "changes"].contains(&name) {
+        return Err(EXPECTED.to_owned());
+    }
+    Ok((name.to_owned(), cost))
+}

@@ -1,0 +1,214 @@
+//! A policy's functions called on the caller's own thread, to their end: for simulation, where nothing waits and a
+//! change of threads would cost more than the call.
+//!
+//! What a script may do is the same as elsewhere, but for this: every function that would reach outside raises
+//! `unavailable in simulate`, effects are recorded and not sent, and the limit of CPU time is one of wall time, so
+//! generous that only a runaway script meets it (a run must not depend on how busy the machine is).
+
+use std::sync::atomic::AtomicUsize;
+use std::sync::{Arc, PoisonError};
+use std::time::{Duration, SystemTime};
+
+use mlua::{Function, IntoLuaMulti, Lua, MultiValue, Value};
+
+use crate::core::model::{Sample, TaskId};
+use crate::core::policy::Target;
+
+use super::call::CallScope;
+use super::convert;
+use super::ctx::{task_ids, task_row};
+use super::error::{ScriptError, ScriptErrorKind};
+use super::fault::Fault;
+use super::row::{Row, fail};
+use super::{Acted, Ctx, Hook, Mode, Observed};
+
+/// How long a call's I/O may take; there is none.
+const WALL: Duration = Duration::from_secs(86_400);
+
+/// What `ctx.trace` and `ctx.plant` are.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Simulated {
+    /// The load.
+    pub trace: f64,
+    /// Requests that wait.
+    pub queue: f64,
+    /// Served in the last second.
+    pub served: f64,
+    /// Lost in the last second.
+    pub lost: f64,
+}
+
+/// The functions of one policy, called directly. Nothing else may call its file's functions meanwhile.
+pub struct Direct {
+    row: Arc<Row>,
+    scope: Arc<CallScope>,
+}
+
+impl std::fmt::Debug for Direct {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Direct").field("policy", &self.scope.policy).finish_non_exhaustive()
+    }
+}
+
+impl Direct {
+    pub(super) fn new(row: Arc<Row>) -> Self {
+        let scope = Self::fresh(&row);
+        Self { row, scope }
+    }
+
+    fn fresh(row: &Row) -> Arc<CallScope> {
+        let vm = row.vm();
+        let mut scope = vm.scope(row.name().clone(), Hook::Metric, Mode::Record, SystemTime::UNIX_EPOCH, WALL);
+        scope.simulated = true;
+        Arc::new(scope)
+    }
+
+    /// The scope of the next call: the last one again, unless something still holds on to it.
+    fn scope(&mut self, hook: Hook, now: SystemTime) -> Arc<CallScope> {
+        if Arc::get_mut(&mut self.scope).is_none() {
+            self.scope = Self::fresh(&self.row);
+        }
+        if let Some(scope) = Arc::get_mut(&mut self.scope) {
+            scope.hook = hook;
+            scope.now = now;
+            scope.output_left = AtomicUsize::new(self.row.vm().limits().output);
+            scope.recorded.get_mut().unwrap_or_else(PoisonError::into_inner).clear();
+            scope.intents.get_mut().unwrap_or_else(PoisonError::into_inner).clear();
+        }
+        Arc::clone(&self.scope)
+    }
+
+    fn call<R>(
+        &mut self,
+        hook: Hook,
+        ctx: &Ctx,
+        function: &Function,
+        arguments: impl IntoLuaMulti,
+        finish: impl FnOnce(&Lua, MultiValue) -> Result<R, String>,
+    ) -> (Result<R, Fault>, Arc<CallScope>) {
+        let scope = self.scope(hook, ctx.now);
+        let result = self.row.vm().call_here(function, &scope, ctx.tick, arguments, finish);
+        (result, scope)
+    }
+
+    fn ask<R>(
+        &mut self,
+        hook: Hook,
+        ctx: &Ctx,
+        function: &Function,
+        finish: impl FnOnce(&Lua, MultiValue) -> Result<R, String>,
+    ) -> Result<R, ScriptError> {
+        let row = Arc::clone(&self.row);
+        let (result, _) = self.call(hook, ctx, function, &row.refs().ctx, finish);
+        result.map_err(|fault| row.vm().explain(hook, &fault))
+    }
+
+    /// `simulate.metric` or `metric`, `target` and `decide`. `workload.count` is not asked: the tasks are made up.
+    pub fn observe(&mut self, ctx: Arc<Ctx>, world: Simulated) -> Observed {
+        let row = Arc::clone(&self.row);
+        let mut seen = Observed {
+            sample: Sample::Missing,
+            setpoint: match row.spec().hooks.target {
+                Target::Number(number) => Some(number),
+                Target::Absent | Target::Function => None,
+            },
+            count: None,
+            scripted: None,
+            errors: Vec::new(),
+            cpu: Duration::ZERO,
+        };
+        let (functions, cell) = (&row.refs().functions, row.cell());
+        let spec = row.spec();
+        let stale_after = spec.control.stale_after.unwrap_or(spec.interval.min * 3);
+        cell.set(Arc::clone(&ctx));
+        cell.set_simulated(world);
+        if let Some(metric) = functions.simulated_metric.as_ref().or(functions.metric.as_ref()) {
+            let read = move |_: &Lua, values: MultiValue| convert::sample(&values, stale_after);
+            match self.ask(Hook::Metric, &ctx, metric, read) {
+                Ok(sample) => seen.sample = sample,
+                Err(error) => fail(&mut seen, error),
+            }
+        }
+        if let Some(target) = &functions.target {
+            cell.set_fresh(seen.sample.clone(), None);
+            let read =
+                |_: &Lua, values: MultiValue| convert::finite(values.front().unwrap_or(&Value::Nil), "target returned");
+            match self.ask(Hook::Target, &ctx, target, read) {
+                Ok(setpoint) => seen.setpoint = Some(setpoint),
+                Err(error) => fail(&mut seen, error),
+            }
+        }
+        if let Some(decide) = &functions.decide {
+            cell.set_fresh(seen.sample.clone(), seen.setpoint);
+            let read = |_: &Lua, values: MultiValue| convert::scripted(&values);
+            match self.ask(Hook::Decide, &ctx, decide, read) {
+                Ok(scripted) => seen.scripted = Some(scripted),
+                Err(error) => seen.errors.push(error),
+            }
+        }
+        seen.errors.extend(row.check_state(Hook::Metric));
+        cell.release();
+        seen
+    }
+
+    /// `warmer` or `cooler`.
+    pub fn act(&mut self, hook: Hook, n: u32, ctx: Arc<Ctx>) -> Acted {
+        let mut acted =
+            Acted { intents: Vec::new(), accepted: None, recorded: Vec::new(), error: None, cpu: Duration::ZERO };
+        let row = Arc::clone(&self.row);
+        let functions = &row.refs().functions;
+        let function = if hook == Hook::Warmer { functions.warmer.as_ref() } else { functions.cooler.as_ref() };
+        let Some(function) = function else {
+            let message = format!("the policy has no function {}", hook.as_str());
+            acted.error = Some(row.vm().error(hook, ScriptErrorKind::Shape, message));
+            return acted;
+        };
+        row.cell().set(Arc::clone(&ctx));
+        let read = |_: &Lua, values: MultiValue| convert::accepted(&values, hook.as_str());
+        let (result, scope) = self.call(hook, &ctx, function, (n, &row.refs().ctx), read);
+        acted.intents = std::mem::take(&mut *scope.intents.lock().unwrap_or_else(PoisonError::into_inner));
+        acted.recorded = std::mem::take(&mut *scope.recorded.lock().unwrap_or_else(PoisonError::into_inner));
+        match result {
+            Ok(accepted) => acted.accepted = accepted,
+            Err(fault) => acted.error = Some(row.vm().explain(hook, &fault)),
+        }
+        acted.error = acted.error.or(row.check_state(hook));
+        row.cell().release();
+        acted
+    }
+
+    /// `victims`: ids in the order in which they should go.
+    ///
+    /// # Errors
+    /// The function failed.
+    pub fn victims(&mut self, n: u32, ctx: Arc<Ctx>) -> Result<Vec<TaskId>, ScriptError> {
+        let row = Arc::clone(&self.row);
+        let Some(function) = &row.refs().functions.victims else { return Ok(Vec::new()) };
+        row.cell().set(Arc::clone(&ctx));
+        let tasks = row.vm().lua.create_table().and_then(|tasks| {
+            for task in ctx.tasks.iter() {
+                tasks.raw_push(task_row(&row.vm().lua, task, &ctx)?)?;
+            }
+            Ok(tasks)
+        });
+        let tasks = tasks.map_err(|error| row.vm().explain(Hook::Victims, &Fault::Lua(error)))?;
+        let read =
+            |_: &Lua, values: MultiValue| task_ids(values.front().unwrap_or(&Value::Nil), &ctx, "victims returned");
+        let (result, _) = self.call(Hook::Victims, &ctx, function, (tasks, n, &row.refs().ctx), read);
+        row.cell().release();
+        result.map_err(|fault| row.vm().explain(Hook::Victims, &fault))
+    }
+
+    /// `stop`: an exit code ends the policy.
+    ///
+    /// # Errors
+    /// The function failed.
+    pub fn stop(&mut self, ctx: Arc<Ctx>) -> Result<Option<i32>, ScriptError> {
+        let row = Arc::clone(&self.row);
+        let Some(function) = &row.refs().functions.stop else { return Ok(None) };
+        row.cell().set(Arc::clone(&ctx));
+        let answer = self.ask(Hook::Stop, &ctx, function, |_, values| convert::exit_code(&values));
+        row.cell().release();
+        answer
+    }
+}

@@ -1,0 +1,517 @@
+//! The loop under a virtual clock: the same steps as the engine's, one after the other.
+//!
+//! Time goes from one thing that happens to the next: a tick, a task that starts or ends, a replacement that is due, a
+//! whole second, on which the plant works off the next second's load. At equal times, tasks change first, then the tick
+//! decides, then the plant goes on.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use crate::core::decide::{Config, decide, settle};
+use crate::core::decision::{Bounds, Decision, Observation, PolicyState};
+use crate::core::intent::{By, Intent};
+use crate::core::interval::next_interval;
+use crate::core::ledger::{Ledger, Rules, Task};
+use crate::core::model::{Exit, Placement, Sample, TaskId, TaskState};
+use crate::core::plan::{Plan, Situation, plan};
+use crate::core::policy::{PolicySpec, TaskTemplate};
+use crate::core::time::Timestamp;
+use crate::runtime::{Action, action, with_plan};
+use crate::script::{Hook, Observed, ScriptError};
+
+use super::clairvoyant;
+use super::plant::Machine;
+use super::random::Random;
+use super::report::{Meter, Report};
+use super::tasks::{Event, Tasks, millis};
+use super::{Functions, Setup, Standing, Tick, World, observed};
+
+/// Engine time at the start: late enough that the first tasks have been ready for longer than any lag.
+const BASE: Timestamp = Timestamp::from_millis(30 * 86_400_000);
+
+/// The first of January 2026, in seconds since 1970.
+const WALL: u64 = 1_767_225_600;
+
+/// Most replacements that one moment starts: a task that ends as it starts must not stop time.
+const MOST_AT_ONCE: u32 = 1_000_000;
+
+/// Runs a policy; `watch` sees each tick.
+pub fn run<F: Functions>(
+    spec: &PolicySpec,
+    setup: &Setup,
+    functions: &mut F,
+    mut watch: impl FnMut(&Tick<'_>),
+) -> Report {
+    let (mut body, minimum) = Body::new(spec, setup);
+    let end = millis(setup.duration);
+    let (mut tick_at, mut second_at) = (0, 0);
+    loop {
+        body.settle_events();
+        if body.now == tick_at {
+            body.tick(functions, &mut watch);
+            let every = millis(body.interval).max(1);
+            tick_at = if body.ended.is_some() { u64::MAX } else { body.now.saturating_add(every) };
+            body.settle_events();
+        }
+        if body.now == second_at {
+            body.second();
+            second_at += 1000;
+        }
+        let next = tick_at.min(second_at).min(body.tasks.next()).min(body.wake());
+        body.pass(next.clamp(body.now, end));
+        if end <= next {
+            break;
+        }
+    }
+    body.meter.report(minimum, body.ended)
+}
+
+/// Everything but the functions.
+struct Body<'a> {
+    spec: &'a PolicySpec,
+    setup: &'a Setup,
+    config: Config<'a>,
+    rules: Rules,
+    template: Arc<TaskTemplate>,
+    backend: Arc<str>,
+    state: PolicyState,
+    ledger: Ledger,
+    tasks: Tasks<'a>,
+    machine: Machine,
+    noise: Random,
+    meter: Meter,
+    /// Milliseconds since the start.
+    now: u64,
+    interval: Duration,
+    tick: u64,
+    sample: Option<Sample>,
+    setpoint: Option<f64>,
+    refused: u32,
+    ids: u64,
+    version: u64,
+    hint: usize,
+    load: f64,
+    /// The world as it was, for a metric that is late.
+    past: VecDeque<World>,
+    ended: Option<String>,
+}
+
+impl<'a> Body<'a> {
+    /// A body at the start, and the clairvoyant task-hours.
+    fn new(spec: &'a PolicySpec, setup: &'a Setup) -> (Self, Option<f64>) {
+        let bounds = Bounds { min: spec.workload.min, max: spec.workload.max };
+        let seconds = setup.duration.as_secs() + u64::from(setup.duration.subsec_nanos() != 0);
+        let least = setup.plant.per_task().map(|per_task| {
+            let needed = clairvoyant::needed(&setup.load, per_task, bounds, seconds);
+            clairvoyant::with_startup(&needed, setup.startup)
+        });
+        let minimum = least.as_ref().map(|least| least.iter().map(|n| f64::from(*n)).sum::<f64>() / 3600.0);
+        let first = least.and_then(|least| least.first().copied()).unwrap_or(bounds.min);
+        let mut hint = 0;
+        let load = setup.load.at(0.0, &mut hint);
+        let mut body = Self {
+            spec,
+            setup,
+            config: Config::from(spec),
+            rules: Rules::from(spec),
+            template: Arc::new(spec.workload.template.clone()),
+            backend: spec.workload.backend.as_str().into(),
+            state: PolicyState::default(),
+            ledger: Ledger::default(),
+            tasks: Tasks::new(setup),
+            machine: Machine::new(setup.plant, setup.seed),
+            noise: Random::new(setup.seed, 3),
+            meter: Meter::default(),
+            now: 0,
+            interval: spec.interval.min,
+            tick: 0,
+            sample: None,
+            setpoint: None,
+            refused: 0,
+            ids: 0,
+            version: 0,
+            hint,
+            load,
+            past: VecDeque::new(),
+            ended: None,
+        };
+        for _ in 0..setup.start.unwrap_or(first) {
+            body.start_running();
+        }
+        (body, minimum)
+    }
+
+    /// A task that has been running for long when the run begins.
+    fn start_running(&mut self) {
+        let mut task = self.new_task(None, By::Law);
+        task.state = TaskState::Running;
+        (task.asked, task.since, task.ready) = (Timestamp::ZERO, Timestamp::ZERO, Some(Timestamp::ZERO));
+        self.tasks.live(&task.id, 0);
+        self.ledger.ask(task);
+    }
+
+    fn at(&self) -> Timestamp {
+        BASE + self.since()
+    }
+
+    const fn since(&self) -> Duration {
+        Duration::from_millis(self.now)
+    }
+
+    fn wall(&self) -> SystemTime {
+        SystemTime::UNIX_EPOCH + Duration::from_secs(WALL) + self.since()
+    }
+
+    const fn bounds(&self) -> Bounds {
+        Bounds { min: self.spec.workload.min, max: self.spec.workload.max }
+    }
+
+    fn standing(&self) -> Standing<'_> {
+        Standing {
+            name: &self.setup.name,
+            at: self.at(),
+            since: self.since(),
+            wall: self.wall(),
+            tick: self.tick,
+            sample: self.sample.as_ref(),
+            setpoint: self.setpoint,
+            state: &self.state,
+            ledger: &self.ledger,
+            version: self.version,
+            bounds: self.bounds(),
+        }
+    }
+
+    /// Goes on to another time.
+    fn pass(&mut self, to: u64) {
+        let counts = self.ledger.counts();
+        self.meter.pass(to, counts.staging + counts.running + counts.killing + self.ledger.helpers());
+        self.now = to;
+    }
+
+    /// When the next replacement is due, if that is still to come.
+    fn wake(&self) -> u64 {
+        let due = self.ledger.next_due().filter(|due| self.at() < *due);
+        due.map_or(u64::MAX, |due| self.now + millis(due.since(self.at())))
+    }
+
+    /// Takes in what happened to tasks by now.
+    fn settle_events(&mut self) {
+        let mut happened = false;
+        while let Some(event) = self.tasks.take(self.now) {
+            happened = true;
+            match event {
+                Event::Starts(id) => self.begin(&id),
+                Event::Ends(id, exit) => self.end(&id, exit),
+                Event::Gone(id) => self.end(&id, Exit::Signal { signal: 15 }),
+                Event::Room => {
+                    for id in self.tasks.waiting() {
+                        if self.ledger.is_alive(&id) {
+                            self.place(&id);
+                        }
+                    }
+                }
+            }
+        }
+        if happened || self.ledger.next_due().is_some() {
+            self.launch_due();
+        }
+    }
+
+    fn begin(&mut self, id: &TaskId) {
+        if !self.ledger.is_alive(id) {
+            return;
+        }
+        if let Some(exit) = self.tasks.fails() {
+            self.end(id, exit);
+            return;
+        }
+        let at = self.at();
+        self.version += 1;
+        self.ledger.apply(id, TaskState::Running, Some(true), None, None, at, &self.rules);
+        self.tasks.live(id, self.now);
+    }
+
+    fn end(&mut self, id: &TaskId, exit: Exit) {
+        let at = self.at();
+        self.version += 1;
+        self.ledger.apply(id, TaskState::Gone, None, None, Some(exit), at, &self.rules);
+        let failures = self.ledger.state().failures;
+        if self.ended.is_none() && self.spec.max_failures.is_some_and(|most| most <= failures) {
+            self.ended = Some(format!("{failures} failures"));
+        }
+    }
+
+    /// Launches the replacements that are due, as far as there is room.
+    fn launch_due(&mut self) {
+        if self.ended.is_some() {
+            return;
+        }
+        let room = self.bounds().max.saturating_sub(self.ledger.counts().occupied());
+        let due = self.ledger.take_due(self.at(), room.min(MOST_AT_ONCE));
+        self.launch(due, None, By::Replacement);
+    }
+
+    fn new_task(&mut self, template: Option<Arc<TaskTemplate>>, by: By) -> Task {
+        self.ids += 1;
+        Task {
+            id: TaskId::new(format!("{}.{:026}", self.setup.name.as_str().replace('/', "~"), self.ids)),
+            policy: self.setup.name.clone(),
+            backend: Arc::clone(&self.backend),
+            template: template.unwrap_or_else(|| Arc::clone(&self.template)),
+            state: TaskState::Asked,
+            by,
+            asked: self.at(),
+            started: self.wall(),
+            since: self.at(),
+            ready: None,
+            grace: self.spec.workload.grace,
+            killed: false,
+            attempt: self.ledger.state().streak,
+            placement: Placement::default(),
+            slot: None,
+        }
+    }
+
+    fn launch(&mut self, n: u32, template: Option<Arc<TaskTemplate>>, by: By) {
+        for _ in 0..n {
+            let task = self.new_task(template.clone(), by);
+            let id = task.id.clone();
+            self.ledger.ask(task);
+            self.place(&id);
+        }
+    }
+
+    fn place(&mut self, id: &TaskId) {
+        self.version += 1;
+        if self.tasks.place(id, self.now) {
+            let at = self.at();
+            self.meter.starts += 1;
+            self.ledger.apply(id, TaskState::Staging, None, None, None, at, &self.rules);
+        }
+    }
+
+    /// Tells tasks to end; how many were not on their way out already. What was not placed is gone at once.
+    fn kill(&mut self, ids: &[TaskId]) -> u32 {
+        let (at, mut killed) = (self.at(), 0);
+        for id in ids {
+            let placed = self.ledger.get(id).is_some_and(|task| task.state != TaskState::Asked);
+            if !self.ledger.kill(id, at) {
+                continue;
+            }
+            killed += 1;
+            self.version += 1;
+            if placed {
+                self.meter.stops += 1;
+                self.tasks.kill(id.clone(), self.now);
+            } else {
+                self.end(id, Exit::Unknown);
+            }
+        }
+        killed
+    }
+
+    /// The plant works off the second that begins now.
+    fn second(&mut self) {
+        self.load = self.setup.load.at(self.now as f64 / 1000.0, &mut self.hint);
+        let second = self.machine.second(self.load, self.ledger.counts().running);
+        self.meter.over_seconds += u64::from(second.over);
+        self.meter.offered += second.offered;
+        self.meter.lost += second.lost;
+        if !self.setup.metric_lag.is_zero() {
+            self.past.push_back(self.world());
+        }
+    }
+
+    fn world(&self) -> World {
+        World {
+            at: self.since(),
+            load: self.load,
+            running: self.ledger.counts().running,
+            plant: self.machine.reading(),
+        }
+    }
+
+    /// The world that the metric shows: as it was `metric_lag` ago.
+    fn seen(&mut self) -> World {
+        self.load = self.setup.load.at(self.now as f64 / 1000.0, &mut self.hint);
+        let now = self.world();
+        let lag = self.setup.metric_lag;
+        if lag.is_zero() {
+            return now;
+        }
+        self.past.push_back(now);
+        let shown = self.since().saturating_sub(lag);
+        while self.past.get(1).is_some_and(|world| world.at <= shown) {
+            self.past.pop_front();
+        }
+        self.past.front().copied().unwrap_or(now)
+    }
+
+    fn tick<F: Functions>(&mut self, functions: &mut F, watch: &mut impl FnMut(&Tick<'_>)) {
+        self.tick += 1;
+        self.meter.ticks += 1;
+        let at = self.at();
+        self.version += u64::from(self.ledger.advance(at, &self.rules));
+        if self.tasks.queues() {
+            let lapsed = self.ledger.lapsed(at);
+            self.refused += self.kill(&lapsed);
+        }
+        self.launch_due();
+        let world = self.seen();
+        let Observed { sample, setpoint, scripted, mut errors, .. } = self.observe(functions, &world);
+        let observation = Observation {
+            now: at,
+            sample,
+            setpoint,
+            counts: self.ledger.counts(),
+            in_flight: self.ledger.in_flight(at, &self.rules),
+            refused: self.refused,
+            scripted,
+            bounds: None,
+            budget: None,
+            paused: false,
+            dry_run: false,
+        };
+        let (decision, state) = decide(&self.config, std::mem::take(&mut self.state), &observation);
+        self.state = state;
+        self.refused = 0;
+        let counts = observation.counts;
+        self.setpoint = setpoint;
+        self.note(&observation.sample, setpoint);
+        self.sample = Some(observation.sample);
+        let (decision, acted) = self.act(functions, decision, &mut errors);
+        self.interval = next_interval(&self.spec.interval, self.interval, acted != 0);
+        if self.spec.hooks.stop {
+            match functions.stop(&self.standing()) {
+                Ok(None) => {}
+                Ok(Some(code)) => self.ended = Some(format!("`stop` gave exit code {code}")),
+                Err(error) => errors.push(error),
+            }
+        }
+        self.meter.script_errors += errors.len() as u64;
+        if let Some(sample) = &self.sample {
+            let (at, load) = (self.since(), self.load);
+            watch(&Tick { at, load, counts, sample, setpoint, decision: &decision, errors: &errors });
+        }
+    }
+
+    /// The observation as the loop gets it: late, noisy, or none.
+    fn observe<F: Functions>(&mut self, functions: &mut F, world: &World) -> Observed {
+        let since = self.since();
+        let outage = self.setup.outages.iter().find(|outage| outage.from <= since && since < outage.to);
+        let mut seen = match outage {
+            Some(outage) if !outage.kind.has_value() => observed(Sample::Missing, self.setpoint),
+            _ => functions.observe(world, &self.standing()),
+        };
+        if let Sample::Value { value, age, .. } = &mut seen.sample {
+            *age += self.setup.metric_lag;
+            if 0.0 < self.setup.noise {
+                *value *= self.setup.noise.mul_add(self.noise.normal(), 1.0);
+            }
+        }
+        if let Some(outage) = outage {
+            seen.sample = outage.kind.spoil(seen.sample, self.config.stale_after());
+        }
+        seen
+    }
+
+    fn note(&mut self, sample: &Sample, setpoint: Option<f64>) {
+        match (sample, setpoint) {
+            (Sample::Value { value, age, .. }, setpoint) if *age <= self.config.stale_after() => {
+                if let Some(setpoint) = setpoint {
+                    self.meter.deviate(self.since(), *value, setpoint);
+                }
+            }
+            _ => self.meter.unseen += u64::from(self.spec.hooks.metric),
+        }
+    }
+
+    /// From the decision to tasks that are launched and told to end; the decision as it was carried out.
+    fn act<F: Functions>(
+        &mut self,
+        functions: &mut F,
+        mut decision: Decision,
+        errors: &mut Vec<ScriptError>,
+    ) -> (Decision, i64) {
+        if decision.adjustment == 0 {
+            return (decision, 0);
+        }
+        let (intents, by, adjustment) = match action(self.spec, &decision, decision.adjustment) {
+            Action::Call { hook, n } => {
+                let acted = functions.act(hook, n, &self.standing());
+                errors.extend(acted.error);
+                let by = if hook == Hook::Warmer { By::Warmer } else { By::Cooler };
+                // Tasks that others run are made up like all others: what they accept is what is launched and killed.
+                let intents = if self.spec.workload.backend == "none" {
+                    vec![default_intent(decision.adjustment, acted.accepted.unwrap_or(n).min(n))]
+                } else {
+                    acted.intents
+                };
+                (intents, by, decision.adjustment)
+            }
+            Action::Ask { intent, by, adjustment, reason } => {
+                if let Some(reason) = reason {
+                    decision.reasons.push(reason);
+                    decision.adjustment = adjustment;
+                }
+                (intent.into_iter().collect(), by, adjustment)
+            }
+        };
+        let situation = Situation {
+            adjustment,
+            counts: self.ledger.counts(),
+            bounds: self.bounds(),
+            helpers: self.ledger.helpers(),
+            max_helpers: self.spec.max_helpers,
+            backed_off: self.ledger.backed_off(self.at()).is_some(),
+            by,
+        };
+        let mut plan = plan(&situation, &intents, |id| self.ledger.is_alive(id));
+        let order = self.order(functions, &mut plan, situation.counts.waiting, errors);
+        let acted = self.carry_out(&plan, order, decision.to_min);
+        (with_plan(decision, &plan, acted), acted)
+    }
+
+    /// Who goes first, by the script's `victims`; while it cannot say, nobody does.
+    fn order<F: Functions>(
+        &self,
+        functions: &mut F,
+        plan: &mut Plan,
+        waiting: u32,
+        errors: &mut Vec<ScriptError>,
+    ) -> Vec<TaskId> {
+        if !self.spec.hooks.victims || plan.kills <= waiting {
+            return Vec::new();
+        }
+        match functions.victims(plan.kills - waiting, &self.standing()) {
+            Ok(order) => order,
+            Err(error) => {
+                errors.push(error);
+                plan.refused += plan.kills;
+                plan.kills = 0;
+                Vec::new()
+            }
+        }
+    }
+
+    fn carry_out(&mut self, plan: &Plan, order: Vec<TaskId>, to_min: u32) -> i64 {
+        let cancelled = self.ledger.cancel_waiting(plan.kills);
+        let victims = self.ledger.victims(&plan.named, plan.kills - cancelled, order);
+        let killed = cancelled + victims.len() as u32;
+        let at = self.at();
+        settle(&mut self.state, at, plan.launched(), killed, to_min);
+        for launch in &plan.launches {
+            self.launch(launch.n, launch.template.clone(), launch.by);
+        }
+        self.kill(&victims);
+        self.refused = plan.refused;
+        i64::from(plan.launched()) - i64::from(killed)
+    }
+}
+
+/// What is asked for when nobody says otherwise.
+fn default_intent(adjustment: i64, n: u32) -> Intent {
+    if 0 < adjustment { Intent::Launch { n, template: None, count: true } } else { Intent::Kill { n } }
+}

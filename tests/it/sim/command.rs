@@ -1,0 +1,140 @@
+//! `setpoint simulate` and `setpoint tune` through the binary.
+
+use serde_json::Value;
+
+use crate::support::Scratch;
+use crate::support::command;
+
+/// Load for each running task, held at 30 of the 40 that a task serves.
+const WEB: &str = r#"return {
+  interval = "5s",
+  workload = { command = "exec sleep 600", min = 1, max = 400 },
+  control = { law = "proportional", per_task = 4, tolerance = 2, cooldown = { down = "60s" }, lag = "15s" },
+  metric = function(ctx) return ctx.trace / math.max(ctx.running, 1) end,
+  target = 30,
+}"#;
+
+fn trace(scratch: &Scratch) {
+    let rows = (0..=60).map(|minute| format!("{},{}", minute * 60, 400 + 300 * (minute % 20)));
+    scratch.write("load.csv", &format!("seconds,value\n{}\n", rows.collect::<Vec<_>>().join("\n")));
+}
+
+fn out(scratch: &Scratch, arguments: &[&str]) -> (Option<i32>, String, String) {
+    let output = command(scratch).args(arguments).output().unwrap();
+    let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
+    (output.status.code(), text(output.stdout), text(output.stderr))
+}
+
+fn json(scratch: &Scratch, arguments: &[&str]) -> Value {
+    let (code, stdout, stderr) = out(scratch, arguments);
+    assert_eq!(code, Some(0), "{stderr}");
+    serde_json::from_str(&stdout).unwrap()
+}
+
+const CONTRACT: [&str; 10] =
+    ["--trace", "load.csv", "--rate-per-task", "40", "--startup", "30s", "--metric-lag", "15s", "--seed", "7"];
+
+#[test]
+fn the_contract_is_kept_and_the_same_run_is_the_same_bytes() {
+    let scratch = Scratch::new();
+    scratch.write("web.lua", WEB);
+    trace(&scratch);
+    let chance = ["--noise", "0.05", "--fail-start", "0.02", "--mean-life", "30m", "--json"];
+    let arguments: Vec<&str> = ["simulate", "web.lua"].into_iter().chain(CONTRACT).chain(chance).collect();
+    let (code, first, stderr) = out(&scratch, &arguments);
+    assert_eq!(code, Some(0), "{stderr}");
+    let value: Value = serde_json::from_str(&first).unwrap();
+    for key in ["task_hours", "clairvoyant_task_hours", "minutes_over_capacity", "lost_percent", "changes"] {
+        assert!(value[key].is_number(), "{key}: {value}");
+    }
+    assert_eq!(value["script_errors"], 0, "{value}");
+    assert_eq!(value["ticks"], 720);
+    assert!(value["clairvoyant_task_hours"].as_f64() < value["task_hours"].as_f64(), "{value}");
+    assert_eq!(out(&scratch, &arguments).1, first);
+    let other = arguments.iter().map(|argument| if *argument == "7" { "8" } else { argument });
+    assert_ne!(out(&scratch, &other.collect::<Vec<_>>()).1, first, "another seed is another run");
+}
+
+#[test]
+fn laws_are_compared_and_drawn() {
+    let scratch = Scratch::new();
+    scratch.write("web.lua", WEB);
+    trace(&scratch);
+    let base = ["simulate", "web.lua", "--trace", "load.csv", "--rate-per-task", "40"];
+    let with = |more: &[&'static str]| base.iter().copied().chain(more.iter().copied()).collect::<Vec<_>>();
+    let value = json(&scratch, &with(&["--compare", "proportional,relay", "--json"]));
+    let laws: Vec<&str> = value["runs"].as_array().unwrap().iter().map(|run| run["law"].as_str().unwrap()).collect();
+    assert_eq!(laws, ["proportional", "relay"]);
+    let (code, stdout, _) = out(&scratch, &with(&["--plot", "run.svg"]));
+    assert_eq!(code, Some(0));
+    assert!(stdout.contains("web (proportional)") && stdout.contains("tasks"), "{stdout}");
+    let svg = scratch.read("run.svg");
+    assert!(svg.starts_with("<svg") && svg.matches("<polyline").count() == 4, "{svg}");
+}
+
+#[test]
+fn a_script_sees_the_plant_and_reaches_nothing_outside() {
+    let scratch = Scratch::new();
+    let queue = r#"
+      local redis = require("setpoint.redis")
+      local jobs = redis.connect("redis://127.0.0.1:6379")
+      return {
+        interval = "5s",
+        workload = { command = "exec sleep 600", min = 1, max = 50 },
+        control = { per_task = 10, tolerance = 5 },
+        metric = function(ctx) return jobs:llen("jobs") end,
+        target = 0,
+        warmer = function(n, ctx) ctx.workload:kill(n) end,
+        cooler = function(n, ctx) ctx.workload:launch(n) end,
+        victims = function(tasks, n, ctx) return tasks end,
+        SIMULATE
+      }"#;
+    let arguments = ["simulate", "queue.lua", "--load", "square", "--low", "5", "--high", "60", "--queue"];
+    let arguments: Vec<&str> = arguments.into_iter().chain(["--rate-per-task", "4", "--json"]).collect();
+    scratch.write("queue.lua", &queue.replace("SIMULATE", ""));
+    let outside = json(&scratch, &arguments);
+    assert!(outside["error"].as_str().unwrap().contains("unavailable in simulate"), "{outside}");
+    assert_eq!((&outside["ticks_without_sample"], &outside["stops"]), (&outside["ticks"], &Value::from(0)));
+    let fake = "simulate = { metric = function(ctx) assert(ctx.plant.served >= 0) return ctx.plant.queue end },";
+    scratch.write("queue.lua", &queue.replace("SIMULATE", fake));
+    let inside = json(&scratch, &arguments);
+    assert_eq!(inside["error"], Value::Null, "{inside}");
+    assert!(10 < inside["starts"].as_u64().unwrap() && 10 < inside["stops"].as_u64().unwrap(), "{inside}");
+}
+
+#[test]
+fn a_runaway_script_ends_and_wrong_flags_are_told() {
+    let scratch = Scratch::new();
+    scratch.write("loop.lua", &WEB.replace("return ctx.trace", "while true do end return ctx.trace"));
+    let value = json(&scratch, &["simulate", "loop.lua", "--for", "5s", "--json"]);
+    assert_eq!(value["script_errors"], 1, "{value}");
+    scratch.write("web.lua", WEB);
+    for (arguments, told) in [
+        (&["--outage", "flood=1m..2m"][..], "expected one of refused"),
+        (&["--starve", "2m..1m"][..], "TO not before FROM"),
+        (&["--rate-per-task", "0"][..], "--rate-per-task"),
+    ] {
+        let arguments: Vec<&str> = ["simulate", "web.lua"].iter().chain(arguments).copied().collect();
+        let (code, _, stderr) = out(&scratch, &arguments);
+        assert_eq!(code, Some(2), "{stderr}");
+        assert!(stderr.contains(told), "{stderr}");
+    }
+    scratch.write("bad.csv", "seconds,value\n0,1\n1,many\n");
+    let (code, _, stderr) = out(&scratch, &["simulate", "web.lua", "--trace", "bad.csv"]);
+    assert_eq!(code, Some(78), "{stderr}");
+    assert!(stderr.contains("line 3: expected `seconds,value`, got `1,many`"), "{stderr}");
+}
+
+#[test]
+fn tune_finds_something_cheaper_and_finds_it_again() {
+    let scratch = Scratch::new();
+    scratch.write("web.lua", &WEB.replace("per_task = 4", "per_task = 40"));
+    trace(&scratch);
+    let vary = ["--vary", "per_task=0.5..40", "--vary", "cooldown.down=0s..5m", "--tries", "16", "--json"];
+    let arguments: Vec<&str> = ["tune", "web.lua"].into_iter().chain(CONTRACT).chain(vary).collect();
+    let value = json(&scratch, &arguments);
+    let (before, best) = (value["as_it_is"]["cost"].as_f64().unwrap(), &value["tries"][0]);
+    assert!(best["cost"].as_f64().unwrap() < before, "{value}");
+    assert!(best["control"]["cooldown.down"].as_str().unwrap().ends_with("ms"), "{best}");
+    assert_eq!(json(&scratch, &arguments), value);
+}
