@@ -36,11 +36,26 @@
 ---@field cpus? number Cores.
 ---@field memory? (string|number) Memory, e.g. `"32MiB"`; a number is bytes.
 ---@field disk? (string|number) Disk, e.g. `"1GiB"`; a number is bytes.
----@field ports? (string[]|table<string, integer>) `{ http = 8080 }` or `{ "http" }`: a name and the port inside.
+---@field ports? (string[]|table<string, integer|setpoint.Port>) `{ http = 8080 }` or `{ "http" }`: a name and the port inside; a table says which ports outside.
 ---@field labels? table<string, string> Labels.
 ---@field cwd? string Working folder; relative ones start at the policy's folder.
 ---@field output? ("auto"|"null"|"inherit") Where a local task's output goes; `"auto"` is a file under the state folder.
 ---@field executor? string Which executor runs it, on Mesos.
+---@field uuid_env? string A variable of the task's environment that gets its `uuid`.
+---@field entrypoint? (string|string[]) In place of the image's entrypoint.
+---@field pids? integer Most processes and threads of a container.
+---@field network? string A network's name, or `"bridge"`, `"host"`, `"none"`.
+---@field volumes? string[] `"source:/target"` or `"source:/target:ro"`: a path (relative ones start at the policy's folder) or a volume's name.
+---@field tmpfs? string[] Folders in memory: `"/path"` or `"/path:size=64m"`.
+---@field health? (false|string|string[]|setpoint.Health) A command that is run in the container to find out its health; false is none, also where the image has one.
+---@field pull? ("missing"|"always"|"never") When the image is fetched; `"missing"` unless given.
+---@field user? string User, or `user:group`, that the container runs as.
+---@field privileged? boolean Whether the container has every right on its machine.
+---@field init? boolean Whether a small init takes signals and reaps processes in the container.
+---@field parameters? string[] `"option=value"`: further options as `docker run` has them, for Mesos's Docker containerizer.
+---@field service? string On backend "swarm": a service that is there already, whose number alone is the policy's.
+---@field engine? (string|string[]) The engines that it may run on, by the host's names; all of them unless given.
+---@field mesos? setpoint.Mesos What only a Mesos cluster needs to know.
 ---@field ready? ("running"|"healthy"|string|number) When a running task is ready: at once, after a duration, or when it is healthy.
 ---@field grace? (string|number) Time between TERM and KILL; 10 s unless given.
 ---@field on_end? ("stop"|"keep") What happens to tasks when `stop` or `max_failures` ends the policy.
@@ -50,17 +65,22 @@
 
 ---Law and guards.
 ---@class (exact) setpoint.Control
----@field law? ("proportional"|"relay"|"step"|"count"|"decide") `"proportional"` unless given; `"decide"` where there is that function.
----@field per_task? number Metric units that one task is worth; 1 unless given.
+---@field law? ("adaptive"|"proportional"|"pid"|"ratio"|"relay"|"step"|"count"|"decide") `"adaptive"` unless given; `"decide"` where there is that function.
+---@field per_task? number For `adaptive`, `proportional` and `pid`: metric units that one task is worth; 1 unless given. `adaptive` starts from it.
+---@field kp? number For `pid`: tasks for each unit of deviation; 1 / `per_task` unless given.
+---@field ki? number For `pid`: tasks for each unit of deviation and second; 0 unless given.
+---@field kd? number For `pid`: tasks for each unit a second at which the sample moves; 0 unless given.
+---@field filter? (string|number) For `pid`: time constant of the filter on the derivative; kd / kp / 8 unless given.
+---@field season? (string|number) For `adaptive`: the period of a season in the load, such as `"1d"`; none unless given.
 ---@field compat? boolean For `relay`: reproduce the original's undefined cases.
 ---@field steps? setpoint.Step[] For `step`: the thresholds.
 ---@field hysteresis? number For `step`: how far back the sample must be before a threshold fires again.
 ---@field n? integer For `count`: how many.
 ---@field wait? (string|number) For `count`: refill ended tasks only at multiples of this.
----@field tolerance? (number|string) Deviations up to this are left alone; `"10%"` is relative to the setpoint. 0 unless given.
+---@field tolerance? (number|string) Deviations up to this are left alone; `"10%"` is relative to the setpoint. 0 unless given. For `ratio` a number is a fraction too, and 0.1 unless given.
 ---@field cooldown? (string|number|setpoint.UpDown) Least time between actions; none unless given.
----@field stabilization? (string|number|setpoint.UpDown) Windows over which the most careful proposal counts; none unless given.
----@field step? (integer|string|setpoint.StepLimit|setpoint.StepLimits) Most change at once, or in a period: tasks, or `"50%"`; no limit unless given.
+---@field stabilization? (string|number|setpoint.UpDown) Windows over which the most careful proposal counts; none unless given, 300 s down for `ratio`.
+---@field step? (integer|string|setpoint.StepLimit|setpoint.StepLimits) Most change at once, or in a period: tasks, or `"50%"`; no limit unless given, the HPA's for `ratio`.
 ---@field confirm? (integer|setpoint.Confirm) How often a direction must be seen before it is acted on; a number is in a row.
 ---@field ramp? integer Over how many first samples the first adjustment is spread; 1 unless given.
 ---@field lag? (string|number) Time from ready, or gone, to the full effect in the sample; 0 unless given.
@@ -101,10 +121,17 @@
 ---@field ports table<string, integer> Port name to number outside.
 ---@field pid? integer Process id, on the local backend.
 ---@field container? string Container id, where there is one.
+---@field uuid? string An identity for systems that only take UUIDs; `workload.uuid_env` tells it to the task.
 ---@field started number When it was asked for, in seconds since 1970.
 ---@field age number Seconds since then.
 ---@field cpu? number Share of one core in percent, once sampled.
----@field memory? integer Resident bytes, once sampled.
+---@field memory? integer Bytes in use, once sampled: resident, or a container's without idle page cache.
+---@field memory_limit? integer The most bytes that it may use.
+---@field network_received? integer Bytes since it started; nil without a network of its own.
+---@field network_sent? integer Bytes, likewise.
+---@field block_read? integer Bytes read from disks since it started.
+---@field block_written? integer Bytes, likewise.
+---@field pids? integer Processes and threads.
 
 ---What a task is; what is left out is the workload's.
 ---@class (exact) setpoint.Task.Template
@@ -114,11 +141,26 @@
 ---@field cpus? number Cores.
 ---@field memory? (string|number) Memory, e.g. `"32MiB"`; a number is bytes.
 ---@field disk? (string|number) Disk, e.g. `"1GiB"`; a number is bytes.
----@field ports? (string[]|table<string, integer>) `{ http = 8080 }` or `{ "http" }`: a name and the port inside.
+---@field ports? (string[]|table<string, integer|setpoint.Port>) `{ http = 8080 }` or `{ "http" }`: a name and the port inside; a table says which ports outside.
 ---@field labels? table<string, string> Labels.
 ---@field cwd? string Working folder; relative ones start at the policy's folder.
 ---@field output? ("auto"|"null"|"inherit") Where a local task's output goes; `"auto"` is a file under the state folder.
 ---@field executor? string Which executor runs it, on Mesos.
+---@field uuid_env? string A variable of the task's environment that gets its `uuid`.
+---@field entrypoint? (string|string[]) In place of the image's entrypoint.
+---@field pids? integer Most processes and threads of a container.
+---@field network? string A network's name, or `"bridge"`, `"host"`, `"none"`.
+---@field volumes? string[] `"source:/target"` or `"source:/target:ro"`: a path (relative ones start at the policy's folder) or a volume's name.
+---@field tmpfs? string[] Folders in memory: `"/path"` or `"/path:size=64m"`.
+---@field health? (false|string|string[]|setpoint.Health) A command that is run in the container to find out its health; false is none, also where the image has one.
+---@field pull? ("missing"|"always"|"never") When the image is fetched; `"missing"` unless given.
+---@field user? string User, or `user:group`, that the container runs as.
+---@field privileged? boolean Whether the container has every right on its machine.
+---@field init? boolean Whether a small init takes signals and reaps processes in the container.
+---@field parameters? string[] `"option=value"`: further options as `docker run` has them, for Mesos's Docker containerizer.
+---@field service? string On backend "swarm": a service that is there already, whose number alone is the policy's.
+---@field engine? (string|string[]) The engines that it may run on, by the host's names; all of them unless given.
+---@field mesos? setpoint.Mesos What only a Mesos cluster needs to know.
 
 ---What to launch.
 ---@class (exact) setpoint.Task.Launch: setpoint.Task.Template
@@ -134,6 +176,53 @@
 ---@class (exact) setpoint.Backoff
 ---@field min? (string|number) The first delay.
 ---@field max? (string|number) The longest.
+
+---One port of a container.
+---@class (exact) setpoint.Port
+---@field inside? integer The port in the container; chosen for it, and told as PORT_<NAME>, unless given.
+---@field outside? (integer|string) A port, or a range such as `"31000-31100"`; any free one unless given.
+---@field protocol? ("tcp"|"udp") `"tcp"` unless given.
+
+---How a container's health is found out.
+---@class (exact) setpoint.Health
+---@field command string|string[] Run in the container; exit code 0 is healthy.
+---@field interval? string Time between two checks; 30 s unless given.
+---@field timeout? string How long one may take; 30 s unless given.
+---@field retries? integer Failures in a row that make it unhealthy; 3 unless given.
+---@field start_period? string Time at the start in which failures do not count; none unless given.
+
+---What only a Mesos cluster needs to know of a task.
+---@class (exact) setpoint.Mesos
+---@field role? string The role whose resources it uses; the host's unless given.
+---@field priority? integer Policies of a higher number are served first; 0 unless given.
+---@field constraints? [string, string, (string|number|string[])?][] Where it may go: `{ "rack", "equal", "r1" }`; `not_equal`, `in`, `matches`, `unique`, `group_by`.
+---@field place? ("pack"|"spread") On as few agents as will do, unless given, or on many.
+---@field uris? (string|setpoint.Uri)[] What is fetched into its sandbox.
+---@field containerizer? ("docker"|"mesos") What runs its image; `"docker"` unless given.
+---@field resources? table<string, number> Further resources such as `gpus`.
+---@field limits? setpoint.MesosLimits What it may use beyond what it is given.
+---@field discovery? setpoint.Discovery How others find it.
+
+---A file or an archive that is fetched into a sandbox.
+---@class (exact) setpoint.Uri
+---@field uri string Where it is.
+---@field executable? boolean Whether it is made executable.
+---@field extract? boolean Whether an archive is unpacked; yes unless given.
+---@field cache? boolean Whether the agent keeps it for the next task.
+---@field output? string Its name in the sandbox.
+
+---What a task may use beyond what it is given.
+---@class (exact) setpoint.MesosLimits
+---@field cpus? number Cores.
+---@field memory? string Memory, e.g. `"64MiB"`.
+
+---How other systems find a task.
+---@class (exact) setpoint.Discovery
+---@field visibility? ("framework"|"cluster"|"external") Who may; `"cluster"` unless given.
+---@field name? string Its name there; the policy's unless given.
+---@field environment? string Which stage it belongs to.
+---@field location? string Where it is.
+---@field version? string Which version it is.
 
 ---One duration for launches, one for kills.
 ---@class (exact) setpoint.UpDown
@@ -231,6 +320,55 @@ function setpoint.fleet(fleet) end
 ---@param defaults T
 ---@return T
 function setpoint.params(defaults) end
+
+---@class (exact) setpoint.docker.Which
+---@field name? string|string[] Names; `*` stands for anything, and one of them must match.
+---@field label? string|string[]|table<string, string|true> `"key"` or `"key=value"`; all of them must hold.
+---@field project? string A Compose project.
+---@field service? string A Compose service.
+---@field engine? string The host's name for an engine; all of them unless given.
+---@field all? boolean Also those that do not run.
+
+---@class (exact) setpoint.docker.Container
+---@field id string
+---@field name string
+---@field image string
+---@field labels table<string, string>
+---@field project? string Of Compose.
+---@field service? string Of Compose.
+---@field state string The engine's word: `running`, `paused`, `exited` …
+---@field engine string
+
+---@class (exact) setpoint.docker.Stats: setpoint.docker.Container
+---@field cpu_percent? number Share of one core since the policy asked before, as `docker stats` has it.
+---@field memory_bytes? integer In use, without idle page cache.
+---@field memory_limit? integer Its limit, or the machine's memory.
+---@field memory_percent? number Of the limit.
+---@field network_received? integer Bytes since it started; nil without a network of its own.
+---@field network_sent? integer
+---@field block_read? integer Bytes since it started.
+---@field block_written? integer
+---@field pids? integer Processes and threads.
+
+---Containers of the host's Docker engines that the policy need not own. An engine that does not answer raises, because a part of a group would pass for all of it.
+---@class setpoint.docker
+local docker = {}
+
+---Running containers, by name, with what they use. A figure that is not known (yet) is nil: CPU needs two calls, and each policy has its own. While a file loads: an empty list.
+---@param which? setpoint.docker.Which
+---@return setpoint.docker.Stats[]
+function docker.stats(which) end
+
+---Containers, by name: those that run, or with `all` every one. While a file loads: an empty list.
+---@param which? setpoint.docker.Which
+---@return setpoint.docker.Container[]
+function docker.containers(which) end
+
+---The words of a workload that start another container like this one, found by name or id: image, entrypoint, command, env, labels, limits, network, volumes, ports (published on free ones) … Not its health check and restart policy. nil when there is no such container. While a file loads: nil.
+---@param container string
+---@param engine? string
+---@return table<string, any>?
+function docker.template(container, engine) end
 
 ---@class (exact) setpoint.exec.Options
 ---@field timeout? string|number `"10s"` unless given; the tick's deadline holds anyway.
@@ -509,6 +647,20 @@ function math.square(t, wave) end
 ---@return number
 function math.oscillating(t, wave) end
 
+---@class (exact) setpoint.memcached.Options
+---@field timeout? string|number For the connection and the answer together: `"1s"` unless given; the tick's deadline holds anyway.
+
+---What memcached servers count. A server that cannot be reached or does not answer raises.
+---@class setpoint.memcached
+local memcached = {}
+
+---The server's `stats` by name (`cmd_get`, `cmd_set`, `bytes`, `curr_items`, `evictions` …): what is a number is one. Counters begin anew when the server does. While a file loads: an empty table.
+---@param host string
+---@param port integer
+---@param options? setpoint.memcached.Options
+---@return table<string, number|string>
+function memcached.stats(host, port, options) end
+
 ---@class (exact) setpoint.process.Filter
 ---@field name? string The program's name as the kernel keeps it: its first 15 characters.
 ---@field command? string A part of the command line, as it is.
@@ -559,6 +711,37 @@ function process.loadavg() end
 ---Memory of the machine. While a file loads: zeros.
 ---@return setpoint.process.Memory
 function process.memory() end
+
+---@class (exact) setpoint.prometheus.Options
+---@field headers? table<string, string|setpoint.Secret>
+---@field basic? setpoint.http.Basic
+---@field bearer? string|setpoint.Secret
+---@field timeout? string|number `"5s"` unless given; the tick's deadline holds anyway.
+---@field time? number When to evaluate, in seconds since 1970; the server's now unless given.
+---@field reduce? "sum"|"avg"|"min"|"max" What `query` makes of several series; without it they raise.
+
+---@class (exact) setpoint.prometheus.Series
+---@field labels table<string, string>
+---@field value number NaN and infinities as the server gave them.
+---@field time number When it was evaluated, in seconds since 1970.
+
+---Instant queries in PromQL.
+---@class setpoint.prometheus
+local prometheus = {}
+
+---The one value of an expression; `url` is the server's, as in `"http://127.0.0.1:9090"`. Nil when there is no series. While a file loads: nil.
+---@param url string
+---@param expression string
+---@param options? setpoint.prometheus.Options
+---@return number?
+function prometheus.query(url, expression, options) end
+
+---All series of an expression, in the server's order. While a file loads: an empty list.
+---@param url string
+---@param expression string
+---@param options? setpoint.prometheus.Options
+---@return setpoint.prometheus.Series[]
+function prometheus.query_all(url, expression, options) end
 
 ---@class (exact) setpoint.redis.Options
 ---@field user? string
@@ -681,3 +864,30 @@ function time.zoned(seconds, zone) end
 ---@param text string
 ---@return number
 function time.duration(text) end
+
+---@class (exact) setpoint.xml.Element
+---@field name string
+---@field attributes table<string, string>
+---@field children setpoint.xml.Element[] Its elements, in order.
+---@field text string Its own text, that of its children left out, without white space at both ends.
+
+---XML text to tables. Names are local ones: prefixes of namespaces are dropped.
+---@class setpoint.xml
+local xml = {}
+
+---The root element of a document. At most 64 levels deep and as long as the host's `body` limit; anything that is not well-formed raises, with where.
+---@param text string
+---@return setpoint.xml.Element
+function xml.decode(text) end
+
+---The first element below one, by its path of names; `*` is any name. Nil when there is none.
+---@param element setpoint.xml.Element
+---@param path string
+---@return setpoint.xml.Element?
+function xml.find(element, path) end
+
+---All elements below one that a path of names leads to, in the document's order; `*` is any name.
+---@param element setpoint.xml.Element
+---@param path string
+---@return setpoint.xml.Element[]
+function xml.find_all(element, path) end

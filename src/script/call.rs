@@ -3,6 +3,7 @@
 //! The pool sets a [`CallScope`] into the VM's app data each time it polls a call and takes it out afterwards,
 //! so that two suspended calls of one VM never see each other's scope, nor does a coroutine that a script made.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -16,6 +17,7 @@ use crate::core::model::PolicyName;
 
 use super::Natives;
 use super::api::HostState;
+use super::containers::Containers;
 use super::{Hook, Limits, Mode, Permissions};
 
 /// The scope of one call of a hook.
@@ -29,6 +31,8 @@ pub(crate) struct CallScope {
     pub(crate) mode: Mode,
     /// True while a file is being loaded on trial: all I/O is stubbed, reads included.
     pub(crate) trial: bool,
+    /// True in a simulation: there is no outside.
+    pub(crate) simulated: bool,
     /// Wall clock of the tick: what `time.now()` and `os.time()` give.
     pub(crate) now: SystemTime,
     /// When the call must be over; I/O gives up then.
@@ -119,6 +123,10 @@ pub(crate) struct HostShared {
     pub(crate) http: once_cell::sync::OnceCell<reqwest::Client>,
     /// Functions of the embedding program.
     pub(crate) natives: Natives,
+    /// Who looks at containers, if anybody does.
+    pub(crate) containers: Option<Arc<dyn Containers>>,
+    /// Who set which parameter, by `key` and `policy.key`.
+    pub(crate) param_origins: BTreeMap<String, String>,
     /// What else the modules keep for all VMs (connection pools).
     #[cfg_attr(not(feature = "redis"), expect(dead_code, reason = "only connection pools are in it so far"))]
     pub(crate) api: HostState,
@@ -127,7 +135,16 @@ pub(crate) struct HostShared {
 impl HostShared {
     /// A host whose scripts do their I/O on `io`.
     pub(crate) fn new(limits: Limits, permissions: Permissions, natives: Natives, io: tokio::runtime::Handle) -> Self {
-        Self { limits, permissions, natives, io, http: once_cell::sync::OnceCell::new(), api: HostState::default() }
+        Self {
+            limits,
+            permissions,
+            natives,
+            containers: None,
+            param_origins: BTreeMap::new(),
+            io,
+            http: once_cell::sync::OnceCell::new(),
+            api: HostState::default(),
+        }
     }
 
     /// The host that a VM belongs to.
@@ -144,6 +161,11 @@ impl HostShared {
         what: &str,
         work: impl Future<Output = T> + Send + 'static,
     ) -> mlua::Result<T> {
+        if scope.simulated {
+            return Err(mlua::Error::runtime(format!(
+                "{what}: unavailable in simulate; `simulate = {{ metric = … }}` takes the metric's place there"
+            )));
+        }
         let deadline = scope.deadline;
         match self.io.spawn(tokio::time::timeout_at(deadline, work)).await {
             Ok(Ok(value)) => Ok(value),

@@ -6,7 +6,8 @@ use mlua::{Table, Value};
 
 use crate::config::units;
 use crate::core::policy::{
-    Confirm, Control, FlapBudget, LawSpec, OnMissing, Side, StepLimit, StepTier, Tolerance, UpDown,
+    Confirm, Control, FlapBudget, Gains, HPA_TOLERANCE, LawSpec, OnMissing, Side, StepLimit, StepTier, Tolerance,
+    Tuning, UpDown,
 };
 
 use super::checker::{Findings, Node, duration, items};
@@ -15,6 +16,11 @@ use super::convert::{describe, finite};
 const FIELDS: &[&str] = &[
     "law",
     "per_task",
+    "kp",
+    "ki",
+    "kd",
+    "filter",
+    "season",
     "steps",
     "hysteresis",
     "n",
@@ -33,27 +39,35 @@ const FIELDS: &[&str] = &[
     "on_missing",
 ];
 
-/// Laws that exist, and those that will.
 #[derive(Clone, Copy)]
 enum Law {
+    Adaptive,
     Proportional,
+    Pid,
+    Ratio,
     Relay,
     Step,
     Count,
     Decide,
-    Later(&'static str),
 }
 
 const LAWS: &[(&str, Law)] = &[
+    ("adaptive", Law::Adaptive),
     ("proportional", Law::Proportional),
+    ("pid", Law::Pid),
+    ("ratio", Law::Ratio),
     ("relay", Law::Relay),
     ("step", Law::Step),
     ("count", Law::Count),
     ("decide", Law::Decide),
-    ("adaptive", Law::Later("adaptive")),
-    ("pid", Law::Later("pid")),
-    ("ratio", Law::Later("ratio")),
 ];
+
+/// A season needs slots that are longer than a few ticks.
+const SHORTEST_SEASON: Duration = Duration::from_secs(600);
+
+/// The keys that mean something to some laws only.
+const OF_LAWS: &[&str] =
+    &["per_task", "kp", "ki", "kd", "filter", "season", "steps", "hysteresis", "n", "wait", "compat"];
 
 /// Reads `control`; absent is all defaults. `decides`: the policy has a `decide` function.
 pub(super) fn control(table: Option<&Table>, decides: bool, found: &mut Findings) -> Control {
@@ -62,47 +76,70 @@ pub(super) fn control(table: Option<&Table>, decides: bool, found: &mut Findings
         None => Node::absent("control"),
     };
     let law = law(&node, decides, found);
-    let lookback = if matches!(law, LawSpec::Relay { .. }) { 1000 } else { 64 };
+    let defaults = Control::new(law);
     Control {
-        tolerance: tolerance(&node, found),
-        cooldown: up_down(&node, "cooldown", found),
-        stabilization: up_down(&node, "stabilization", found),
-        step: step(&node, found),
+        tolerance: match defaults.law {
+            // Its own dead band, which a fraction stands for.
+            LawSpec::Ratio { .. } => defaults.tolerance,
+            _ => tolerance(&node, found).unwrap_or(defaults.tolerance),
+        },
+        cooldown: up_down(&node, "cooldown", found).unwrap_or(defaults.cooldown),
+        stabilization: up_down(&node, "stabilization", found).unwrap_or(defaults.stabilization),
+        step: step(&node, found).unwrap_or(defaults.step),
         confirm: confirm(&node, found),
-        ramp: node.whole("ramp", 1..=10_000, found).unwrap_or(1),
-        lag: node.duration("lag", found).unwrap_or_default(),
-        lookback: node.whole("lookback", 1..=10_000, found).map_or(lookback, |n| n as usize),
+        ramp: node.whole("ramp", 1..=10_000, found).unwrap_or(defaults.ramp),
+        lag: node.duration("lag", found).unwrap_or(defaults.lag),
+        lookback: node.whole("lookback", 1..=10_000, found).map_or(defaults.lookback, |n| n as usize),
         flap: flap(&node, found),
         stale_after: node.duration("stale_after", found),
         on_missing: on_missing(&node, found),
-        law,
+        law: defaults.law,
     }
 }
 
 fn law(node: &Node<'_>, decides: bool, found: &mut Findings) -> LawSpec {
-    let default = if decides { Law::Decide } else { Law::Proportional };
+    let default = if decides { Law::Decide } else { Law::Adaptive };
     let law = node.word("law", LAWS, found).unwrap_or(default);
-    let only = |keys: &[&str], name: &str, found: &mut Findings| {
-        for key in keys.iter().filter(|key| node.has(key)) {
+    let only = |name: &str, keys: &[&str], found: &mut Findings| {
+        for key in OF_LAWS.iter().filter(|key| !keys.contains(key) && node.has(key)) {
             found.warn(format!("control.{key} means nothing to the law \"{name}\""));
         }
     };
     match law {
+        Law::Adaptive => {
+            only("adaptive", &["per_task", "season"], found);
+            let season = node.duration("season", found);
+            if season.is_some_and(|season| season < SHORTEST_SEASON) {
+                found.problem("control.season", "expected at least \"10m\"");
+            }
+            LawSpec::Adaptive(Tuning { per_task: per_task(node, found), season })
+        }
         Law::Proportional => {
-            only(&["steps", "hysteresis", "n", "wait", "compat"], "proportional", found);
-            LawSpec::Proportional { per_task: node.number("per_task", 0.0, true, found).unwrap_or(1.0) }
+            only("proportional", &["per_task"], found);
+            LawSpec::Proportional { per_task: per_task(node, found) }
+        }
+        Law::Pid => {
+            only("pid", &["per_task", "kp", "ki", "kd", "filter"], found);
+            LawSpec::Pid(gains(node, found))
+        }
+        Law::Ratio => {
+            only("ratio", &[], found);
+            let tolerance = tolerance(node, found).map_or(HPA_TOLERANCE, |tolerance| match tolerance {
+                Tolerance::Absolute(fraction) | Tolerance::Relative(fraction) => fraction,
+            });
+            LawSpec::Ratio { tolerance }
         }
         Law::Relay => {
-            only(&["per_task", "steps", "hysteresis", "n", "wait"], "relay", found);
+            only("relay", &["compat"], found);
             LawSpec::Relay { compat: node.flag("compat", found).unwrap_or(false) }
         }
         Law::Step => {
-            only(&["per_task", "n", "wait", "compat"], "step", found);
+            only("step", &["steps", "hysteresis"], found);
             let hysteresis = node.number("hysteresis", 0.0, false, found).unwrap_or(0.0);
             LawSpec::Step { tiers: tiers(node, found), hysteresis }
         }
         Law::Count => {
-            only(&["per_task", "steps", "hysteresis", "compat"], "count", found);
+            only("count", &["n", "wait"], found);
             if !node.has("n") {
                 found.problem("control.n", "the law \"count\" needs how many, expected a whole number, got nil");
             }
@@ -113,17 +150,29 @@ fn law(node: &Node<'_>, decides: bool, found: &mut Findings) -> LawSpec {
             LawSpec::Count { n: node.whole("n", 0..=super::table::MOST_TASKS, found).unwrap_or(0), wait }
         }
         Law::Decide => {
-            only(&["per_task", "steps", "hysteresis", "n", "wait", "compat"], "decide", found);
+            only("decide", &[], found);
             if !decides {
                 found.problem("decide", "the law \"decide\" needs the function decide(ctx), got nil");
             }
             LawSpec::Decide
         }
-        Law::Later(name) => {
-            found.problem("control.law", format!("the law \"{name}\" comes with a later version; expected \"proportional\", \"relay\", \"step\", \"count\" or \"decide\""));
-            LawSpec::Proportional { per_task: 1.0 }
-        }
     }
+}
+
+fn per_task(node: &Node<'_>, found: &mut Findings) -> f64 {
+    node.number("per_task", 0.0, true, found).unwrap_or(1.0)
+}
+
+/// `per_task` and `kp` each stand for the other where only one is given.
+fn gains(node: &Node<'_>, found: &mut Findings) -> Gains {
+    let kp = node.number("kp", 0.0, false, found);
+    let per_task = node.number("per_task", 0.0, true, found);
+    let ki = node.number("ki", 0.0, false, found).unwrap_or(0.0);
+    let kd = node.number("kd", 0.0, false, found).unwrap_or(0.0);
+    let filter = node.duration("filter", found);
+    let per_task = per_task.or_else(|| kp.filter(|kp| *kp > 0.0).map(|kp| (1.0 / kp).min(f64::MAX))).unwrap_or(1.0);
+    let gains = Gains::new(per_task, kp, ki, kd);
+    Gains { filter: filter.unwrap_or(gains.filter), ..gains }
 }
 
 fn tiers(node: &Node<'_>, found: &mut Findings) -> Vec<StepTier> {
@@ -172,19 +221,20 @@ fn tier(table: &Table, path: &str, found: &mut Findings) -> Option<StepTier> {
     Some(StepTier { side, at, adjust })
 }
 
-fn tolerance(node: &Node<'_>, found: &mut Findings) -> Tolerance {
+fn tolerance(node: &Node<'_>, found: &mut Findings) -> Option<Tolerance> {
     match node.value("tolerance") {
         Value::String(text) => {
             let fraction = found.take(&node.at("tolerance"), units::parse_percent(&text.to_string_lossy()));
-            Tolerance::Relative(fraction.unwrap_or(0.0))
+            fraction.map(Tolerance::Relative)
         }
-        _ => Tolerance::Absolute(node.number("tolerance", 0.0, false, found).unwrap_or(0.0)),
+        _ => node.number("tolerance", 0.0, false, found).map(Tolerance::Absolute),
     }
 }
 
 /// One duration for both directions, or `{ up =, down = }`.
-fn up_down(node: &Node<'_>, key: &str, found: &mut Findings) -> UpDown<Duration> {
-    match node.value(key) {
+fn up_down(node: &Node<'_>, key: &str, found: &mut Findings) -> Option<UpDown<Duration>> {
+    Some(match node.value(key) {
+        Value::Nil => return None,
         Value::Table(table) => {
             let pair = Node::new(&table, &node.at(key), &["up", "down"], found);
             let mut side = |key| pair.duration(key, found).unwrap_or_default();
@@ -194,21 +244,24 @@ fn up_down(node: &Node<'_>, key: &str, found: &mut Findings) -> UpDown<Duration>
             let both = duration(&value, &node.at(key), found).unwrap_or_default();
             UpDown { up: both, down: both }
         }
-    }
+    })
 }
 
 /// One limit for both directions, or `{ up =, down = }`.
-fn step(node: &Node<'_>, found: &mut Findings) -> UpDown<Option<StepLimit>> {
+fn step(node: &Node<'_>, found: &mut Findings) -> Option<UpDown<Option<StepLimit>>> {
     let value = node.value("step");
+    if value.is_nil() {
+        return None;
+    }
     if let Value::Table(table) = &value
         && ["up", "down"].iter().any(|key| table.raw_get::<Value>(*key).is_ok_and(|value| !value.is_nil()))
     {
         let pair = Node::new(table, "control.step", &["up", "down"], found);
         let mut side = |key: &str| step_limit(&pair.value(key), &pair.at(key), found);
-        return UpDown { up: side("up"), down: side("down") };
+        return Some(UpDown { up: side("up"), down: side("down") });
     }
     let both = step_limit(&value, "control.step", found);
-    UpDown { up: both, down: both }
+    Some(UpDown { up: both, down: both })
 }
 
 fn step_limit(value: &Value, path: &str, found: &mut Findings) -> Option<StepLimit> {

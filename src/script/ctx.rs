@@ -18,7 +18,7 @@ use super::error::Raised;
 use super::params::Params;
 use super::stdlib::{RowMetas, seconds};
 use super::task_table::launch_options;
-use super::{Ctx, Hook, TaskView};
+use super::{Ctx, Hook, Simulated, TaskView};
 
 /// Fields of `ctx`, in the order of the documentation.
 pub(super) const CTX_KEYS: &[&str] = &[
@@ -40,11 +40,32 @@ pub(super) const CTX_KEYS: &[&str] = &[
     "state",
     "workload",
     "trace",
+    "plant",
 ];
 
 /// Fields of one of `ctx.tasks`.
-pub(super) const TASK_KEYS: &[&str] =
-    &["id", "state", "ready", "helper", "host", "ports", "pid", "container", "started", "age", "cpu", "memory", "by"];
+pub(super) const TASK_KEYS: &[&str] = &[
+    "id",
+    "state",
+    "ready",
+    "helper",
+    "host",
+    "ports",
+    "pid",
+    "container",
+    "uuid",
+    "started",
+    "age",
+    "cpu",
+    "memory",
+    "memory_limit",
+    "network_received",
+    "network_sent",
+    "block_read",
+    "block_written",
+    "pids",
+    "by",
+];
 
 /// Fields of one of `ctx.history`: `at` is in seconds of the loop's own clock, of which only differences mean anything.
 pub(super) const POINT_KEYS: &[&str] = &["at", "value", "setpoint"];
@@ -67,6 +88,9 @@ struct Inner {
     ctx: Option<Arc<Ctx>>,
     /// This tick's sample and setpoint, once they are known.
     fresh: Option<(Sample, Option<f64>)>,
+    /// The made-up world, in a simulation.
+    simulated: Option<Simulated>,
+    plant: Option<Table>,
     history: Option<Table>,
     tasks: Option<Table>,
     state: Option<Table>,
@@ -97,7 +121,7 @@ impl CtxCell {
     /// Puts a tick's context behind the object.
     pub(super) fn set(&self, ctx: Arc<Ctx>) {
         let mut inner = self.lock();
-        let old = (inner.ctx.replace(ctx), inner.history.take(), inner.tasks.take());
+        let old = (inner.ctx.replace(ctx), inner.history.take(), inner.tasks.take(), inner.plant.take());
         inner.fresh = None;
         drop(inner);
         // Letting go of Lua values may wait for the VM, so not under the lock.
@@ -109,6 +133,11 @@ impl CtxCell {
     pub(super) fn release(&self) {
         let old = self.lock().ctx.take();
         drop(old);
+    }
+
+    /// Shows a made-up world from now on.
+    pub(super) fn set_simulated(&self, world: Simulated) {
+        self.lock().simulated = Some(world);
     }
 
     /// Shows this tick's sample and setpoint from now on.
@@ -196,8 +225,9 @@ impl CtxCell {
             "max" => number(f64::from(ctx.bounds.max)),
             "state" => Ok(Value::Table(self.state_table(lua)?)),
             "workload" => Ok(self.lock().workload.clone().map_or(Value::Nil, Value::UserData)),
-            // Only `simulate` has a trace.
-            "trace" => Ok(Value::Nil),
+            // Only `simulate` has a trace and a plant.
+            "trace" => optional(self.lock().simulated.map(|world| world.trace)),
+            "plant" => self.plant(lua),
             other => {
                 let hint = did_you_mean(other, CTX_KEYS.iter().copied());
                 Err(Raised::wrong(format!("ctx has no `{}`{hint}", other.chars().take(60).collect::<String>())).into())
@@ -221,6 +251,24 @@ impl CtxCell {
         list.set_readonly(true);
         self.lock().history = Some(list.clone());
         Ok(Value::Table(list))
+    }
+
+    fn plant(&self, lua: &Lua) -> mlua::Result<Value> {
+        let (made, world) = {
+            let inner = self.lock();
+            (inner.plant.clone(), inner.simulated)
+        };
+        if let Some(table) = made {
+            return Ok(Value::Table(table));
+        }
+        let Some(world) = world else { return Ok(Value::Nil) };
+        let table = lua.create_table_with_capacity(0, 3)?;
+        table.raw_set("queue", world.queue)?;
+        table.raw_set("served", world.served)?;
+        table.raw_set("lost", world.lost)?;
+        table.set_readonly(true);
+        self.lock().plant = Some(table.clone());
+        Ok(Value::Table(table))
     }
 
     fn tasks(&self, lua: &Lua, ctx: &Ctx) -> mlua::Result<Value> {
@@ -362,10 +410,23 @@ pub(super) fn task_row(lua: &Lua, task: &TaskView, ctx: &Ctx) -> mlua::Result<Ta
     row.raw_set("ports", ports)?;
     row.raw_set("pid", task.placement.pid)?;
     row.raw_set("container", task.placement.container.as_deref())?;
+    row.raw_set("uuid", task.id.uuid())?;
     row.raw_set("started", seconds(task.started))?;
     row.raw_set("age", (seconds(ctx.now) - seconds(task.started)).max(0.0))?;
     row.raw_set("cpu", task.stats.cpu_percent)?;
-    row.raw_set("memory", task.stats.memory_bytes.map(|bytes| bytes as f64))?;
+    let stats = &task.stats;
+    let counters = [
+        ("memory", stats.memory_bytes),
+        ("memory_limit", stats.memory_limit),
+        ("network_received", stats.network_received),
+        ("network_sent", stats.network_sent),
+        ("block_read", stats.block_read),
+        ("block_written", stats.block_written),
+        ("pids", stats.pids),
+    ];
+    for (key, figure) in counters {
+        row.raw_set(key, figure.map(|figure| figure as f64))?;
+    }
     row.raw_set("by", task.by)?;
     seal(row, &meta)
 }

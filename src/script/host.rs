@@ -1,11 +1,14 @@
 //! The script host: the door through which the rest of the crate loads files.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::sync::Arc;
 
 use super::call::HostShared;
+use super::containers::Containers;
 use super::error::{ScriptError, ScriptErrorKind};
 use super::pool::Pool;
+use super::require::{ReadFile, Reads};
 use super::{Hook, Limits, LoadRequest, LoadedFile, Natives, Permissions, loader};
 
 /// Loads and runs policy files. Cheap to clone; the last clone and the last policy end its threads.
@@ -31,17 +34,65 @@ impl ScriptHost {
         Ok(Self { shared: Arc::new(HostShared::new(limits, permissions, natives, io)), pool })
     }
 
+    /// Lets scripts look at containers (`setpoint.docker`).
+    #[must_use]
+    pub fn with_containers(mut self, containers: Arc<dyn Containers>) -> Self {
+        if let Some(shared) = Arc::get_mut(&mut self.shared) {
+            shared.containers = Some(containers);
+        }
+        self
+    }
+
+    /// Says who set which parameter (by `key` and `policy.key`), so that messages about their values can.
+    #[must_use]
+    pub fn naming_params(mut self, origins: BTreeMap<String, String>) -> Self {
+        if let Some(shared) = Arc::get_mut(&mut self.shared) {
+            shared.param_origins = origins;
+        }
+        self
+    }
+
     /// Compiles, runs and checks a file, with all effects and I/O stubbed.
     ///
     /// # Errors
     /// Every problem that was found; more than one only where the policy table has several.
     pub async fn load(&self, request: LoadRequest) -> Result<LoadedFile, Vec<ScriptError>> {
-        let path = request.path.clone();
-        let work = loader::load(Arc::clone(&self.shared), Arc::clone(&self.pool), request);
-        self.pool.spawn(work).await.unwrap_or_else(|error| {
+        self.load_noting(request).await.0
+    }
+
+    /// The same, with keys of the policy's `control` set to something else first (`per_task`, `cooldown.down`): what
+    /// `simulate` and `tune` compare. Numbers are set as numbers, all else as text.
+    ///
+    /// # Errors
+    /// As of `load`.
+    pub async fn load_varied(
+        &self,
+        request: LoadRequest,
+        control: Vec<(String, String)>,
+    ) -> Result<LoadedFile, Vec<ScriptError>> {
+        self.load_with(request, control).await.0
+    }
+
+    /// The same, with the files that it asked for, whatever came of it.
+    pub(crate) async fn load_noting(
+        &self,
+        request: LoadRequest,
+    ) -> (Result<LoadedFile, Vec<ScriptError>>, Vec<ReadFile>) {
+        self.load_with(request, Vec::new()).await
+    }
+
+    async fn load_with(
+        &self,
+        request: LoadRequest,
+        control: Vec<(String, String)>,
+    ) -> (Result<LoadedFile, Vec<ScriptError>>, Vec<ReadFile>) {
+        let (path, reads) = (request.path.clone(), Reads::default());
+        let work = loader::load(Arc::clone(&self.shared), Arc::clone(&self.pool), request, reads.clone(), control);
+        let result = self.pool.spawn(work).await.unwrap_or_else(|error| {
             let message = format!("the script host failed: {error}");
             Err(vec![ScriptError::new(path, Hook::Load, ScriptErrorKind::Runtime, message)])
-        })
+        });
+        (result, reads.take())
     }
 
     /// Runs work that does little but call scripts on the script threads, which spares each call two changes of threads.

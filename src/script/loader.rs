@@ -20,7 +20,7 @@ use super::fleet::{FleetScript, definition};
 use super::params::Params;
 use super::policy::Script;
 use super::pool::Pool;
-use super::require::{Files, read_source};
+use super::require::{Files, Reads, read_source};
 use super::stdlib::FleetTable;
 use super::table::{Backends, policy};
 use super::vm::{Done, Job, Vm};
@@ -29,20 +29,23 @@ use super::{Content, Hook, LoadRequest, LoadedFile, LoadedPolicy, Mode};
 /// Wall time of a load. It waits for nothing, so this only matters on a machine that is overloaded.
 const LOAD_WALL: Duration = Duration::from_secs(30);
 
-/// Loads a file, on a script thread.
+/// Loads a file, on a script thread. What it reads is noted in `reads`.
 pub(super) async fn load(
     shared: Arc<HostShared>,
     pool: Arc<Pool>,
     request: LoadRequest,
+    reads: Reads,
+    control: Vec<(String, String)>,
 ) -> Result<LoadedFile, Vec<ScriptError>> {
     let chunk = request.path.display().to_string();
     let single = |kind, message: String| vec![ScriptError::new(&chunk, Hook::Load, kind, message)];
     let limit = shared.limits.source;
-    let source: Arc<str> = match &request.source {
-        Some(text) => text.as_str().into(),
-        None => read_source(&request.path, limit)
-            .map_err(|reason| single(ScriptErrorKind::Io, format!("cannot be read: {reason}")))?
-            .into(),
+    let source: Arc<str> = if let Some(text) = &request.source {
+        text.as_str().into()
+    } else {
+        let read = read_source(&request.path, limit).map(Arc::<str>::from);
+        reads.note(&request.path, read.as_ref().ok().cloned());
+        read.map_err(|reason| single(ScriptErrorKind::Io, format!("cannot be read: {reason}")))?
     };
     if source.len() > limit {
         let message = format!("expected at most {limit} bytes of source, got {}", source.len());
@@ -53,14 +56,19 @@ pub(super) async fn load(
         _ => ".".into(),
     };
     let name = PolicyName::from(request.name.as_str());
-    let params = Params::new(request.params.clone());
-    let vm = Vm::new(shared, pool, chunk.clone(), name, params, folder.clone())
+    let params = Params::new(request.params.clone(), &request.name, &shared.param_origins);
+    let vm = Vm::new(shared, pool, chunk.clone(), name, params, Files::new(folder.clone(), reads))
         .map_err(|error| single(ScriptErrorKind::Runtime, format!("cannot make a VM: {error}")))?;
     vm.lua.set_app_data(ScriptDir(folder));
-    run(&vm, &source, &request).await
+    run(&vm, &source, &request, &control).await
 }
 
-async fn run(vm: &Arc<Vm>, source: &Arc<str>, request: &LoadRequest) -> Result<LoadedFile, Vec<ScriptError>> {
+async fn run(
+    vm: &Arc<Vm>,
+    source: &Arc<str>,
+    request: &LoadRequest,
+    control: &[(String, String)],
+) -> Result<LoadedFile, Vec<ScriptError>> {
     let told = |error: mlua::Error| vec![vm.explain(Hook::Load, &Fault::Lua(error))];
     let chunk = vm.compile(&vm.chunk, source).map_err(told)?;
     let thread = vm.new_thread().map_err(told)?;
@@ -69,7 +77,7 @@ async fn run(vm: &Arc<Vm>, source: &Arc<str>, request: &LoadRequest) -> Result<L
     let job = Job { thread: &thread, function: &chunk, scope: Arc::new(scope), cpu, tick: 0 };
     let mut found = Findings::new();
     let arguments = |_: &Lua| Ok(MultiValue::new());
-    let read = |_: &Lua, values: MultiValue| content(vm, &values, request, &mut found);
+    let read = |_: &Lua, values: MultiValue| content(vm, &values, request, control, &mut found);
     let Done { result, .. } = vm.call(job, arguments, read).await;
     let mut problems = shape_errors(vm, &found);
     let content = match result {
@@ -103,6 +111,7 @@ fn content(
     vm: &Arc<Vm>,
     values: &MultiValue,
     request: &LoadRequest,
+    control: &[(String, String)],
     found: &mut Findings,
 ) -> Result<Option<Content>, String> {
     let lua_failed = |error: mlua::Error| error.to_string();
@@ -110,6 +119,7 @@ fn content(
         Some(Value::Table(table)) => {
             let allowed = vm.shared.permissions.allow_backends.as_deref();
             let backends = Backends { known: &request.backends, allowed };
+            vary(&vm.lua, table, control).map_err(lua_failed)?;
             declare_params(vm, table, found);
             let (spec, functions) = policy(table, &backends, found);
             if !found.problems.is_empty() {
@@ -132,6 +142,30 @@ fn content(
             Err(format!("expected the file to return a policy table (`return {{ … }}`), got {got}"))
         }
     }
+}
+
+/// Sets keys of `control`, dots leading into tables.
+fn vary(lua: &Lua, table: &Table, control: &[(String, String)]) -> mlua::Result<()> {
+    for (path, text) in control {
+        let mut at = table.clone();
+        let mut keys = std::iter::once("control").chain(path.split('.')).peekable();
+        while let Some(key) = keys.next() {
+            if keys.peek().is_none() {
+                match text.parse::<f64>() {
+                    Ok(number) => at.raw_set(key, number)?,
+                    Err(_) => at.raw_set(key, text.as_str())?,
+                }
+            } else {
+                let inner = match at.raw_get::<Value>(key)? {
+                    Value::Table(inner) => inner,
+                    _ => lua.create_table()?,
+                };
+                at.raw_set(key, &inner)?;
+                at = inner;
+            }
+        }
+    }
+    Ok(())
 }
 
 /// The table's own `params`: the declared ones, or defaults that are declared here.

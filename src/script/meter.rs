@@ -15,6 +15,9 @@ use rustix::time::{ClockId, clock_gettime};
 /// How long a call runs before others of the pool have their turn.
 const SLICE: Duration = Duration::from_millis(1);
 
+/// A call that nobody waits for is a runaway after so long.
+const RUNAWAY: Duration = Duration::from_secs(5);
+
 /// The clock is read at every so-manieth question only: a question costs a few nanoseconds, a clock twenty.
 const QUESTIONS_PER_LOOK: u32 = 16;
 
@@ -110,6 +113,20 @@ impl Meter {
             budget.tripped = Some(Trip::Cpu);
         }
         result
+    }
+
+    /// Runs a whole call on this thread, which nobody else waits for: it is never asked to yield, and a runaway one is
+    /// stopped after [`RUNAWAY`].
+    pub(super) fn run_here<R>(&self, seed: u64, work: impl FnOnce() -> R) -> (R, Option<Trip>) {
+        let end = self.now().saturating_add(nanos(RUNAWAY));
+        self.questions.store(0, Ordering::Relaxed);
+        self.look_at.store(end, Ordering::Relaxed);
+        self.deadline.store(end, Ordering::Relaxed);
+        self.cpu_end.store(u64::MAX, Ordering::Relaxed);
+        self.random(|own| own.seed(seed));
+        let result = work();
+        self.look_at.store(u64::MAX, Ordering::Relaxed);
+        (result, decode(self.tripped.swap(0, Ordering::Relaxed)))
     }
 
     /// The answer to the VM's question whether it may go on.

@@ -23,15 +23,19 @@ use crate::core::policy::PolicySpec;
 pub mod api;
 pub(crate) mod call;
 mod checker;
+mod container_table;
+pub mod containers;
 mod control_table;
 mod convert;
 mod ctx;
+mod direct;
 pub mod error;
 mod fault;
 mod fleet;
 mod held;
 mod host;
 mod loader;
+mod mesos_table;
 mod meter;
 mod params;
 mod policy;
@@ -44,8 +48,10 @@ mod table;
 mod task_table;
 mod vm;
 
+pub use direct::{Direct, Simulated};
 pub use error::{ScriptError, ScriptErrorKind};
 pub use host::ScriptHost;
+pub(crate) use require::ReadFile;
 
 /// Limits on scripts. Every one of them holds against hostile code.
 #[derive(Clone, Debug, PartialEq)]
@@ -244,6 +250,12 @@ pub trait PolicyScript: Send + Sync {
 
     /// `ctx.state` as JSON now; none when it is empty.
     fn state(&self) -> Option<String>;
+
+    /// The same functions for one who calls them on a thread of its own, and nobody else meanwhile; none where that
+    /// cannot be.
+    fn direct(&self) -> Option<Direct> {
+        None
+    }
 }
 
 /// Which function a call or an error is about.
@@ -349,6 +361,8 @@ pub struct TaskView {
     pub stats: TaskStats,
     /// Who asked for it: `law`, `min`, `replacement`, `warmer`, `cooler` or `helper`.
     pub by: &'static str,
+    /// Its place among the policy's tasks, from 0; none for a helper.
+    pub slot: Option<u32>,
 }
 
 /// What one visit for an observation gave.

@@ -15,14 +15,18 @@ use super::{Hook, Param, ParamValue};
 #[derive(Debug, Default)]
 pub(super) struct Params {
     given: BTreeMap<String, String>,
+    /// Who set them, as far as it is known.
+    origins: BTreeMap<String, String>,
     declared: Mutex<Vec<Param>>,
     values: Mutex<Option<Table>>,
 }
 
 impl Params {
-    /// With what is set from outside.
-    pub(super) fn new(given: BTreeMap<String, String>) -> Self {
-        Self { given, ..Self::default() }
+    /// With what is set from outside for a policy; `origins` says who set what, by `key` and `policy.key`.
+    pub(super) fn new(given: BTreeMap<String, String>, policy: &str, origins: &BTreeMap<String, String>) -> Self {
+        let origin = |key: &String| origins.get(&format!("{policy}.{key}")).or_else(|| origins.get(key)).cloned();
+        let origins = given.keys().filter_map(|key| Some((key.clone(), origin(key)?))).collect();
+        Self { given, origins, ..Self::default() }
     }
 
     /// What the script has declared so far.
@@ -64,7 +68,10 @@ impl Params {
             }
             let default = default_of(&name, &value)?;
             let value = match self.given.get(&name) {
-                Some(text) => parse_param(&name, text, &default)?,
+                Some(text) => parse_param(text, &default).map_err(|wrong| {
+                    let by = self.origins.get(&name).map(|origin| format!(" (set by {origin})")).unwrap_or_default();
+                    format!("parameter `{name}`{by}: {wrong}")
+                })?,
                 None => default.clone(),
             };
             params.push(Param { name, default, value });
@@ -108,17 +115,17 @@ fn default_of(name: &str, value: &Value) -> Result<ParamValue, String> {
 }
 
 /// A parameter that came as text, as its default's type.
-fn parse_param(name: &str, text: &str, default: &ParamValue) -> Result<ParamValue, String> {
+fn parse_param(text: &str, default: &ParamValue) -> Result<ParamValue, String> {
     match default {
         ParamValue::Text(_) => Ok(ParamValue::Text(text.to_owned())),
         ParamValue::Bool(_) => match text {
             "true" => Ok(ParamValue::Bool(true)),
             "false" => Ok(ParamValue::Bool(false)),
-            other => Err(format!("parameter `{name}`: expected true or false, got {}", quote(other))),
+            other => Err(format!("expected true or false, got {}", quote(other))),
         },
         ParamValue::Number(_) => match text.trim().parse::<f64>() {
             Ok(number) if number.is_finite() => Ok(ParamValue::Number(number)),
-            _ => Err(format!("parameter `{name}`: expected a number, got {}", quote(text))),
+            _ => Err(format!("expected a number, got {}", quote(text))),
         },
     }
 }

@@ -11,6 +11,7 @@ use async_trait::async_trait;
 use crate::core::model::{PolicyName, Sample, TaskId};
 use crate::core::policy::PolicySpec;
 
+use super::direct::Direct;
 use super::error::{ScriptError, ScriptErrorKind};
 use super::fleet::Allowance;
 use super::row::{Row, Visit};
@@ -113,5 +114,9 @@ impl PolicyScript for Script {
 
     fn state(&self) -> Option<String> {
         self.row.state()
+    }
+
+    fn direct(&self) -> Option<Direct> {
+        Some(Direct::new(Arc::clone(&self.row)))
     }
 }

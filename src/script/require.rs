@@ -13,18 +13,49 @@ use super::convert::{did_you_mean, quote};
 use super::vm::compile;
 use super::{Hook, api};
 
+/// How many files a load may have noted when it asks for one more that is not there.
+const MISSING: usize = 64;
+
+/// A file that a load asked for.
+#[derive(Clone, Debug)]
+pub(crate) struct ReadFile {
+    pub(crate) path: PathBuf,
+    /// What was in it; none when it was not there or could not be read.
+    pub(crate) text: Option<Arc<str>>,
+}
+
+/// The files that a load asked for, in their order: kept outside of the VM, so that a load that fails tells them too.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Reads(Arc<Mutex<Vec<ReadFile>>>);
+
+impl Reads {
+    /// Notes a file. Of those that are not there only so many: a script may ask for as many as it likes.
+    pub(super) fn note(&self, path: impl Into<PathBuf>, text: Option<Arc<str>>) {
+        let mut reads = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if text.is_some() || reads.len() < MISSING {
+            reads.push(ReadFile { path: path.into(), text });
+        }
+    }
+
+    /// Takes out what was noted.
+    pub(super) fn take(&self) -> Vec<ReadFile> {
+        std::mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
 /// The files that a VM has loaded through `require`.
 #[derive(Debug)]
 pub(super) struct Files {
     folder: PathBuf,
+    reads: Reads,
     required: Mutex<Vec<PathBuf>>,
     environment: Mutex<Option<Table>>,
 }
 
 impl Files {
-    /// For files in a folder.
-    pub(super) fn new(folder: PathBuf) -> Self {
-        Self { folder, required: Mutex::default(), environment: Mutex::default() }
+    /// For files in a folder; each that is asked for is noted in `reads`.
+    pub(super) fn new(folder: PathBuf, reads: Reads) -> Self {
+        Self { folder, reads, required: Mutex::default(), environment: Mutex::default() }
     }
 
     /// What required files see.
@@ -51,6 +82,9 @@ impl Files {
         let stem: PathBuf = parts.iter().collect();
         let candidates = [stem.with_extension("lua"), stem.join("init.lua")];
         let Some(path) = candidates.iter().map(|path| self.folder.join(path)).find(|path| path.is_file()) else {
+            for path in &candidates {
+                self.reads.note(self.folder.join(path), None);
+            }
             return Err(format!(
                 "require: no module {}: expected {} or {} in {}",
                 quote(name),
@@ -93,10 +127,14 @@ pub(super) fn find_module(lua: &Lua, name: String) -> mlua::Result<(bool, Value,
         Err(message) => return refuse(message),
     };
     let limit = HostShared::of(lua)?.limits.source;
-    let source = match read_source(&path, limit) {
-        Ok(source) => source,
-        Err(reason) => return refuse(format!("cannot read {}: {reason}", path.display())),
+    let source: Arc<str> = match read_source(&path, limit) {
+        Ok(source) => source.into(),
+        Err(reason) => {
+            files.reads.note(&path, None);
+            return refuse(format!("cannot read {}: {reason}", path.display()));
+        }
     };
+    files.reads.note(&path, Some(Arc::clone(&source)));
     files.required.lock().unwrap_or_else(PoisonError::into_inner).push(path.clone());
     let environment = files.environment.lock().unwrap_or_else(PoisonError::into_inner).clone();
     let Some(environment) = environment else {
@@ -104,7 +142,7 @@ pub(super) fn find_module(lua: &Lua, name: String) -> mlua::Result<(bool, Value,
     };
     let chunk = path.display().to_string();
     if let Some(sources) = lua.app_data_ref::<Arc<super::fault::Sources>>() {
-        sources.insert(&chunk, source.as_str().into());
+        sources.insert(&chunk, Arc::clone(&source));
     }
     let function = compile(lua, &environment, &chunk, &source)?;
     Ok((true, Value::Nil, Some(function)))

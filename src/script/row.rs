@@ -40,10 +40,10 @@ pub(super) struct Row {
 }
 
 /// The Lua values of a policy.
-struct Refs {
+pub(super) struct Refs {
     thread: Thread,
-    ctx: AnyUserData,
-    functions: Functions,
+    pub(super) ctx: AnyUserData,
+    pub(super) functions: Functions,
     cell: Arc<CtxCell>,
 }
 
@@ -104,7 +104,26 @@ impl Row {
         self.refs.vm()
     }
 
-    fn refs(&self) -> &Refs {
+    pub(super) fn cell(&self) -> &CtxCell {
+        &self.cell
+    }
+
+    pub(super) fn spec(&self) -> &PolicySpec {
+        &self.spec
+    }
+
+    pub(super) fn name(&self) -> &PolicyName {
+        &self.name
+    }
+
+    /// Looks whether `ctx.state` could be kept, without keeping it.
+    pub(super) fn check_state(&self, hook: Hook) -> Option<ScriptError> {
+        let (Some(table), true) = self.cell.state() else { return None };
+        let made = state::to_json("ctx.state", &Value::Table(table), self.vm().limits().state);
+        made.err().map(|message| self.vm().error(hook, ScriptErrorKind::Type, message))
+    }
+
+    pub(super) fn refs(&self) -> &Refs {
         self.refs.get()
     }
 
@@ -450,7 +469,7 @@ fn table_of(lua: &Lua, json: &serde_json::Value) -> mlua::Result<Table> {
 }
 
 /// A failed metric, target or count is a failed sample.
-fn fail(seen: &mut Observed, error: ScriptError) {
+pub(super) fn fail(seen: &mut Observed, error: ScriptError) {
     if !matches!(seen.sample, Sample::Error { .. }) {
         seen.sample = Sample::Error { message: error.headline().into() };
     }

@@ -15,7 +15,7 @@ use super::fault::text_of;
 use super::meter::Meter;
 use super::params::params;
 use super::require::{Files, find_module};
-use super::vm::compile_prelude;
+use super::vm::load_prelude;
 
 const SOURCE: &str = include_str!("prelude.lua");
 
@@ -55,7 +55,7 @@ pub(super) fn environment(lua: &Lua, meter: &Arc<Meter>) -> mlua::Result<Table> 
     host.raw_set("params", lua.create_function(params)?)?;
     host.raw_set("find_module", lua.create_function(find_module)?)?;
     chance(lua, &host, meter)?;
-    let environment: Table = compile_prelude(lua, SOURCE)?.call(&host)?;
+    let environment: Table = load_prelude(lua, SOURCE)?.call(&host)?;
     let row_meta: Function = host.raw_get("row_meta")?;
     lua.set_app_data(RowMetas {
         task: row_meta.call(("a task", super::ctx::TASK_KEYS.to_vec()))?,

@@ -17,7 +17,7 @@ use crate::core::policy::{
 use super::checker::{Findings, Node};
 use super::control_table::control;
 use super::convert::{describe, did_you_mean, quote};
-use super::task_table::{TASK_FIELDS, command, task};
+use super::task_table::{TASK_FIELDS, command, task, unused};
 
 /// Most tasks that a policy may name anywhere.
 pub(super) const MOST_TASKS: u32 = 1_000_000;
@@ -62,6 +62,8 @@ pub(super) struct Functions {
     pub(super) drain: Option<Function>,
     pub(super) stop: Option<Function>,
     pub(super) migrate: Option<Function>,
+    /// What stands in for `metric` in a simulation.
+    pub(super) simulated_metric: Option<Function>,
 }
 
 /// Backends that a policy may name.
@@ -82,6 +84,9 @@ pub(super) fn policy(table: &Table, backends: &Backends<'_>, found: &mut Finding
         drain: node.function("drain", found),
         stop: node.function("stop", found),
         migrate: node.function("migrate", found),
+        simulated_metric: node
+            .table("simulate", found)
+            .and_then(|table| Node::new(&table, "simulate", &["metric"], found).function("metric", found)),
         ..Functions::default()
     };
     let target = target(&node, &mut functions, found);
@@ -96,6 +101,7 @@ pub(super) fn policy(table: &Table, backends: &Backends<'_>, found: &mut Finding
         node.table("workload", found).map(|table| workload(&table, &control.law, backends, &mut functions, found));
     if let Some(workload) = &workload {
         launching(workload, &warmer, &cooler, found);
+        choosing(workload, &functions, found);
     }
     needs(&node, &control.law, &functions, &target, found);
     let spec = PolicySpec {
@@ -125,11 +131,11 @@ pub(super) fn policy(table: &Table, backends: &Backends<'_>, found: &mut Finding
 /// What the law cannot do without.
 fn needs(node: &Node<'_>, law: &LawSpec, functions: &Functions, target: &Target, found: &mut Findings) {
     let name = law.name();
-    if !node.has("metric") && !matches!(law, LawSpec::Count { .. } | LawSpec::Decide) {
+    if !node.has("metric") && law.needs_sample() {
         found.problem("metric", format!("the law \"{name}\" needs the function metric(ctx), got nil"));
     }
     let absent = matches!(target, Target::Absent);
-    if !node.has("target") && matches!(law, LawSpec::Proportional { .. } | LawSpec::Relay { .. }) {
+    if !node.has("target") && law.needs_setpoint() {
         found.problem("target", format!("the law \"{name}\" needs a target, expected a number or a function, got nil"));
     }
     if functions.decide.is_some() && !matches!(law, LawSpec::Decide) {
@@ -140,10 +146,22 @@ fn needs(node: &Node<'_>, law: &LawSpec, functions: &Functions, target: &Target,
     }
 }
 
+/// A service that is only told a number chooses itself which of its tasks end.
+fn choosing(workload: &Workload, functions: &Functions, found: &mut Findings) {
+    if workload.backend == "swarm" {
+        for (name, given) in [("victims", &functions.victims), ("drain", &functions.drain)] {
+            if given.is_some() {
+                found.warn(format!("{name} is never called: backend \"swarm\" chooses itself which tasks end"));
+            }
+        }
+    }
+}
+
 /// Whether anything could be launched.
 fn launching(workload: &Workload, warmer: &Actuator, cooler: &Actuator, found: &mut Findings) {
     let outside = workload.backend == "none";
-    let has_task = workload.template.command.is_some() || workload.template.image.is_some();
+    let lent = workload.backend == "swarm" && workload.template.container.service.is_some();
+    let has_task = workload.template.command.is_some() || workload.template.image.is_some() || lent;
     if outside {
         if has_task {
             found.problem("workload.command", "backend \"none\" runs nothing: its tasks are run by others");
@@ -152,6 +170,9 @@ fn launching(workload: &Workload, warmer: &Actuator, cooler: &Actuator, found: &
             found.warn("backend \"none\" without warmer and cooler can change nothing");
         }
         return;
+    }
+    if workload.backend == "local" && matches!(workload.ready, Ready::Healthy) {
+        found.warn("workload.ready: the backend \"local\" checks no health, so its tasks never count as ready");
     }
     let launches = match workload.effect {
         Effect::Heats => warmer,
@@ -163,6 +184,11 @@ fn launching(workload: &Workload, warmer: &Actuator, cooler: &Actuator, found: &
         found.problem("workload.command", "expected a command as text or as a list, got nil");
     } else if workload.backend == "local" && workload.template.command.is_none() && workload.template.image.is_some() {
         found.problem("workload.command", "backend \"local\" runs no images, expected a command, got nil");
+    } else if workload.backend == "local" && workload.template.image.is_some() {
+        // The backend refuses each launch of it.
+        found.problem("workload.image", "backend \"local\" runs commands and no images, expected none");
+    } else if workload.backend == "docker" && has_task && workload.template.image.is_none() {
+        found.problem("workload.image", "backend \"docker\" runs images, expected the name of one, got nil");
     }
 }
 
@@ -244,6 +270,7 @@ fn workload(
     let known: Vec<&str> = WORKLOAD_FIELDS.iter().chain(TASK_FIELDS).copied().collect();
     let node = Node::new(table, "workload", &known, found);
     let backend = backend(&node, backends, found);
+    unused(&node, &backend, found);
     functions.count = node.function("count", found);
     if (backend == "none") != functions.count.is_some() && !node.has("count") {
         found.problem(

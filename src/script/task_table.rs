@@ -2,14 +2,25 @@
 
 use mlua::{Table, Value};
 
-use crate::core::policy::{Command, Output, PortSpec, TaskTemplate};
+use crate::core::policy::{Command, Output, TaskTemplate};
 
-use super::checker::{Findings, Node, items, text_list};
-use super::convert::{describe, finite, quote};
+use super::api::types::TEMPLATE_KEYS;
+use super::checker::{Findings, Node, text_list};
+use super::container_table::{CONTAINER_FIELDS, container, ports};
+use super::convert::{describe, quote};
+use super::mesos_table::mesos;
 
 /// Keys of a task.
-pub(super) const TASK_FIELDS: &[&str] =
-    &["command", "image", "env", "cpus", "memory", "disk", "ports", "labels", "cwd", "output", "executor"];
+pub(super) const TASK_FIELDS: &[&str] = TEMPLATE_KEYS;
+
+/// Words that a backend makes nothing of. Backends that are not listed say nothing of themselves.
+const UNUSED: &[(&str, &[&str])] = &[
+    ("local", &["disk", "labels", "executor", "mesos"]),
+    ("docker", &["disk", "output", "executor", "parameters", "service", "mesos"]),
+    ("swarm", &["disk", "output", "executor", "pull", "privileged", "parameters", "engine", "mesos"]),
+    ("mesos", &["output", "cwd", "service", "engine", "init"]),
+    ("none", &[]),
+];
 
 /// Most cores of one task.
 const MOST_CPUS: f64 = 1e6;
@@ -54,7 +65,25 @@ pub(super) fn task(node: &Node<'_>, base: TaskTemplate, found: &mut Findings) ->
         task.output = output.clone();
     }
     task.executor = node.text("executor", found).or(task.executor);
+    if let Some(name) = node.text("uuid_env", found) {
+        if name.is_empty() || name.contains(['=', '\0']) {
+            found.problem(&node.at("uuid_env"), format!("expected a variable's name, got {}", quote(&name)));
+        }
+        task.uuid_env = Some(name);
+    }
+    task.container = container(node, task.container, found);
+    task.mesos = mesos(node, task.mesos, found);
     task
+}
+
+/// Warns of words that the backend makes nothing of.
+pub(super) fn unused(node: &Node<'_>, backend: &str, found: &mut Findings) {
+    let unused = UNUSED.iter().filter(|(name, _)| *name == backend).flat_map(|(_, words)| words.iter());
+    let bare = matches!(backend, "local" | "none");
+    let words = unused.chain(CONTAINER_FIELDS.iter().filter(|_| bare));
+    for word in words.filter(|word| node.has(word)) {
+        found.warn(format!("{} means nothing to the backend \"{backend}\"", node.at(word)));
+    }
 }
 
 /// A command: text for the shell, or a list that is run as it is.
@@ -81,56 +110,6 @@ pub(super) fn command(value: &Value, path: &str, found: &mut Findings) -> Option
             None
         }
     }
-}
-
-/// Ports: `{ http = 8080 }`, or `{ "http" }` for a name without a number inside. Lists keep their order, names are
-/// sorted.
-fn ports(table: &Table, path: &str, found: &mut Findings) -> Option<Vec<PortSpec>> {
-    let mut ports = Vec::new();
-    if table.raw_len() > 0 {
-        for item in items(table, path, found)? {
-            match &item {
-                Value::String(name) => ports.push(PortSpec { name: name.to_string_lossy(), inside: None }),
-                other => {
-                    found.problem(path, format!("expected names of ports, got {}", describe(other)));
-                    return None;
-                }
-            }
-        }
-    } else {
-        for pair in table.pairs::<Value, Value>().take(65) {
-            let (key, value) = found.take(path, pair)?;
-            let Value::String(name) = &key else {
-                found.problem(path, format!("expected names of ports, got {}", describe(&key)));
-                return None;
-            };
-            let name = name.to_string_lossy();
-            let number = found.take(path, finite(&value, &name))?;
-            if number.fract() != 0.0 || !(1.0..=65535.0).contains(&number) {
-                found.problem(&format!("{path}.{name}"), format!("expected a port from 1 to 65535, got {number}"));
-                return None;
-            }
-            ports.push(PortSpec { name, inside: Some(number as u16) });
-        }
-        ports.sort_by(|a, b| a.name.cmp(&b.name));
-    }
-    if ports.len() > 64 {
-        found.problem(path, "expected at most 64 ports, got more");
-        return None;
-    }
-    for (at, port) in ports.iter().enumerate() {
-        let named =
-            !port.name.is_empty() && port.name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_' || c == '-');
-        if !named {
-            found.problem(
-                path,
-                format!("expected a port's name of letters, digits, - and _, got {}", quote(&port.name)),
-            );
-        } else if ports[..at].iter().any(|other| other.name.eq_ignore_ascii_case(&port.name)) {
-            found.problem(path, format!("the port {} is there twice", quote(&port.name)));
-        }
-    }
-    Some(ports)
 }
 
 /// The options of `ctx.workload:launch(n, options)`: the template, when it is not the workload's own, and whether the

@@ -13,7 +13,8 @@ use std::sync::{Arc, Mutex};
 use std::task::Poll;
 use std::time::{Duration, SystemTime};
 
-use mlua::{Function, Lua, MultiValue, Table, Thread, VmState};
+use mlua::{Function, IntoLuaMulti, Lua, MultiValue, Table, Thread, VmState};
+use once_cell::sync::OnceCell;
 use tokio::sync::Semaphore;
 use tokio_util::sync::PollSemaphore;
 
@@ -79,13 +80,13 @@ impl Vm {
         chunk: String,
         name: PolicyName,
         params: Params,
-        folder: std::path::PathBuf,
+        files: Files,
     ) -> mlua::Result<Arc<Self>> {
         let lua = Lua::new();
         let meter = Arc::new(Meter::new());
         lua.set_app_data(Arc::clone(&shared));
         lua.set_app_data(params);
-        lua.set_app_data(Files::new(folder));
+        lua.set_app_data(files);
         let sources = Arc::new(Sources::default());
         lua.set_app_data(Arc::clone(&sources));
         let environment = stdlib::environment(&lua, &meter)?;
@@ -156,6 +157,7 @@ impl Vm {
             hook,
             mode,
             trial: hook == Hook::Load,
+            simulated: false,
             now,
             deadline: tokio::time::Instant::now() + wall,
             output_left: self.limits().output.into(),
@@ -180,7 +182,7 @@ impl Vm {
             spent: Duration::ZERO,
             tripped: None,
             yielded: false,
-            random: fastrand::Rng::with_seed(seed(&job)),
+            random: fastrand::Rng::with_seed(seed(&job.scope, job.tick)),
         };
         let mut turn = PollSemaphore::new(Arc::clone(&self.turn));
         let mut over = pin!(tokio::time::sleep_until(deadline));
@@ -236,6 +238,29 @@ impl Vm {
             self.in_turn(|_| drop(call)).await;
         }
         Done { result, cpu: budget.spent }
+    }
+
+    /// Runs a call to its end on this thread and in no coroutine, so that it cannot wait; only where nobody else calls
+    /// this VM's functions meanwhile.
+    pub(super) fn call_here<R>(
+        &self,
+        function: &Function,
+        scope: &Arc<CallScope>,
+        tick: u64,
+        arguments: impl IntoLuaMulti,
+        finish: impl FnOnce(&Lua, MultiValue) -> Result<R, String>,
+    ) -> Result<R, Fault> {
+        CallScope::set_current(&self.lua, Some(Arc::clone(scope)));
+        let (result, trip) = self.meter.run_here(seed(scope, tick), || {
+            self.make_room()?;
+            function.call::<MultiValue>(arguments)
+        });
+        CallScope::set_current(&self.lua, None);
+        match (trip, result) {
+            (Some(trip), _) => Err(Fault::Limit(trip, self.meter.take_trace())),
+            (None, Err(error)) => Err(Fault::Lua(error)),
+            (None, Ok(values)) => finish(&self.lua, values).map_err(Fault::Result),
+        }
     }
 
     fn start(
@@ -295,9 +320,15 @@ pub(super) fn compile(lua: &Lua, environment: &Table, chunk: &str, source: &str)
         .into_function()
 }
 
-/// The name under which the prelude is compiled.
-pub(super) fn compile_prelude(lua: &Lua, source: &str) -> mlua::Result<Function> {
-    lua.load(source).set_name(format!("={PRELUDE}")).into_function()
+/// Loads the prelude. It is compiled once for all VMs: what the compiler leaves behind is several times as large as the
+/// functions, and a VM's pages would come to lie in it.
+pub(super) fn load_prelude(lua: &Lua, source: &str) -> mlua::Result<Function> {
+    static BYTECODE: OnceCell<Vec<u8>> = OnceCell::new();
+    let bytecode = BYTECODE.get_or_try_init(|| mlua::chunk::Compiler::new().compile(source))?;
+    lua.load(bytecode.as_slice())
+        .set_name(format!("={PRELUDE}"))
+        .set_mode(mlua::chunk::ChunkMode::Binary)
+        .into_function()
 }
 
 fn install_interrupt(lua: &Lua, meter: &Arc<Meter>) {
@@ -319,9 +350,9 @@ fn install_interrupt(lua: &Lua, meter: &Arc<Meter>) {
 }
 
 /// The same for the same policy, function and tick, so that a replay draws the same numbers (FNV-1a).
-fn seed(job: &Job<'_>) -> u64 {
-    let name = job.scope.policy.as_str().bytes().chain(job.scope.hook.as_str().bytes());
-    name.chain(job.tick.to_le_bytes())
+fn seed(scope: &CallScope, tick: u64) -> u64 {
+    let name = scope.policy.as_str().bytes().chain(scope.hook.as_str().bytes());
+    name.chain(tick.to_le_bytes())
         .fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3))
 }
 
@@ -344,7 +375,15 @@ pub(super) mod tests {
         let io = tokio::runtime::Handle::current();
         let shared = Arc::new(HostShared::new(limits, Permissions::default(), crate::script::Natives::default(), io));
         let (name, params) = (PolicyName::from("p"), Params::default());
-        Vm::new(shared, Arc::clone(pool), "p.lua".to_owned(), name, params, ".".into()).unwrap()
+        Vm::new(
+            shared,
+            Arc::clone(pool),
+            "p.lua".to_owned(),
+            name,
+            params,
+            Files::new(".".into(), super::super::require::Reads::default()),
+        )
+        .unwrap()
     }
 
     /// Runs a chunk with host functions as its arguments, on the pool.

@@ -3,6 +3,8 @@
 //! The loads are small here and grow with variables, as `tests/campaign policies` sets them: `SETPOINT_WINDOW` (seconds
 //! over which the thermostat is measured), `SETPOINT_FILES`, `SETPOINT_JOBS` and `SETPOINT_OUTAGE` (seconds without Redis).
 
+mod containers;
+
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex as StdMutex, PoisonError};
@@ -22,7 +24,7 @@ use tokio::task::JoinHandle;
 
 use crate::support::{GENEROUS, Redis, Scratch, Setpoint, setting, wait_until};
 
-const BUNDLED: [&str; 4] = ["by-hour", "queue", "spool", "thermostat"];
+const BUNDLED: [&str; 8] = ["by-hour", "cpu", "gocd", "labelled", "memcached", "queue", "spool", "thermostat"];
 
 /// The loads of this module run one after the other: they measure, and share a machine.
 static ONE_AT_A_TIME: Mutex<()> = Mutex::const_new(());

@@ -198,7 +198,8 @@ fn read_request(lua: &Lua, args: &Args, method: Method, n: usize) -> mlua::Resul
     })
 }
 
-fn read_url(args: &Args, n: usize) -> mlua::Result<Url> {
+/// Argument `n` as a URL to send something to.
+pub(super) fn read_url(args: &Args, n: usize) -> mlua::Result<Url> {
     let expected = "a URL such as \"http://127.0.0.1:8080/metrics\"";
     let url = Url::parse(&args.text(n, expected)?).map_err(|_| args.wrong(n, expected))?;
     if !matches!(url.scheme(), "http" | "https") || !url.has_host() {
@@ -238,7 +239,8 @@ fn add_query(url: &mut Url, options: &Options) -> mlua::Result<()> {
     Ok(())
 }
 
-fn read_headers(args: &Args, options: &Options) -> mlua::Result<Vec<(HeaderName, SecretText)>> {
+/// The option `headers`.
+pub(super) fn read_headers(args: &Args, options: &Options) -> mlua::Result<Vec<(HeaderName, SecretText)>> {
     let mut headers = Vec::new();
     let Some(table) = options.table("headers", "a table")? else { return Ok(headers) };
     for pair in table.pairs::<Value, Value>() {
@@ -256,7 +258,8 @@ fn read_headers(args: &Args, options: &Options) -> mlua::Result<Vec<(HeaderName,
     Ok(headers)
 }
 
-fn read_auth(args: &Args, options: &Options) -> mlua::Result<Option<Auth>> {
+/// The options `basic` and `bearer`, of which there may be one.
+pub(super) fn read_auth(args: &Args, options: &Options) -> mlua::Result<Option<Auth>> {
     let bearer = options.secret_text("bearer", "text or a secret")?;
     let Some(basic) = options.table("basic", "{ user = …, password = … }")? else {
         return Ok(bearer.map(Auth::Bearer));

@@ -11,11 +11,12 @@
 //! - on a file's trial nothing leaves the process and reads give the stub that their documentation names;
 //! - what comes from outside has a limit in bytes before it is read.
 //!
-//! `docker`, `mesos`, `prometheus` and `xml` belong here too and come with the backends that they speak to.
+//! `mesos` belongs here too and comes with the backend that it speaks to.
 
 use mlua::{Lua, Table};
 
 pub(crate) mod args;
+mod docker;
 mod exec;
 mod fs;
 mod glob;
@@ -26,8 +27,10 @@ mod http_client;
 pub(crate) mod json;
 pub(crate) mod log;
 mod math;
+mod memcached;
 mod proc;
 mod process;
+mod prometheus;
 #[cfg(feature = "redis")]
 mod redis;
 #[cfg(feature = "redis")]
@@ -39,6 +42,7 @@ mod testing;
 mod tests;
 mod time;
 pub mod types;
+mod xml;
 
 /// Whether a function changes anything outside.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -102,17 +106,21 @@ pub const fn modules() -> &'static [ModuleDoc] {
 }
 
 const MODULES: &[ModuleDoc] = &[
+    docker::MODULE,
     exec::MODULE,
     fs::MODULE,
     http::MODULE,
     json::MODULE,
     log::MODULE,
     math::MODULE,
+    memcached::MODULE,
     process::MODULE,
+    prometheus::MODULE,
     #[cfg(feature = "redis")]
     redis::MODULE,
     secret::MODULE,
     time::MODULE,
+    xml::MODULE,
 ];
 
 /// What the modules keep for all VMs of a host.

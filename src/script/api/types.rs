@@ -118,8 +118,8 @@ pub const WORKLOAD_KEYS: &[KeyDoc] = &[
     key("disk", "(string|number)?", "Disk, e.g. `\"1GiB\"`; a number is bytes."),
     key(
         "ports",
-        "(string[]|table<string, integer>)?",
-        "`{ http = 8080 }` or `{ \"http\" }`: a name and the port inside.",
+        "(string[]|table<string, integer|setpoint.Port>)?",
+        "`{ http = 8080 }` or `{ \"http\" }`: a name and the port inside; a table says which ports outside.",
     ),
     key("labels", "table<string, string>?", "Labels."),
     key("cwd", "string?", "Working folder; relative ones start at the policy's folder."),
@@ -129,6 +129,42 @@ pub const WORKLOAD_KEYS: &[KeyDoc] = &[
         "Where a local task's output goes; `\"auto\"` is a file under the state folder.",
     ),
     key("executor", "string?", "Which executor runs it, on Mesos."),
+    key("uuid_env", "string?", "A variable of the task's environment that gets its `uuid`."),
+    key("entrypoint", "(string|string[])?", "In place of the image's entrypoint."),
+    key("pids", "integer?", "Most processes and threads of a container."),
+    key("network", "string?", "A network's name, or `\"bridge\"`, `\"host\"`, `\"none\"`."),
+    key(
+        "volumes",
+        "string[]?",
+        "`\"source:/target\"` or `\"source:/target:ro\"`: a path (relative ones start at the policy's folder) or a \
+         volume's name.",
+    ),
+    key("tmpfs", "string[]?", "Folders in memory: `\"/path\"` or `\"/path:size=64m\"`."),
+    key(
+        "health",
+        "(false|string|string[]|setpoint.Health)?",
+        "A command that is run in the container to find out its health; false is none, also where the image has one.",
+    ),
+    key("pull", "(\"missing\"|\"always\"|\"never\")?", "When the image is fetched; `\"missing\"` unless given."),
+    key("user", "string?", "User, or `user:group`, that the container runs as."),
+    key("privileged", "boolean?", "Whether the container has every right on its machine."),
+    key("init", "boolean?", "Whether a small init takes signals and reaps processes in the container."),
+    key(
+        "parameters",
+        "string[]?",
+        "`\"option=value\"`: further options as `docker run` has them, for Mesos's Docker containerizer.",
+    ),
+    key(
+        "service",
+        "string?",
+        "On backend \"swarm\": a service that is there already, whose number alone is the policy's.",
+    ),
+    key(
+        "engine",
+        "(string|string[])?",
+        "The engines that it may run on, by the host's names; all of them unless given.",
+    ),
+    key("mesos", "setpoint.Mesos?", "What only a Mesos cluster needs to know."),
     key(
         "ready",
         "(\"running\"|\"healthy\"|string|number)?",
@@ -153,10 +189,27 @@ pub const WORKLOAD_KEYS: &[KeyDoc] = &[
 pub const CONTROL_KEYS: &[KeyDoc] = &[
     key(
         "law",
-        "(\"proportional\"|\"relay\"|\"step\"|\"count\"|\"decide\")?",
-        "`\"proportional\"` unless given; `\"decide\"` where there is that function.",
+        "(\"adaptive\"|\"proportional\"|\"pid\"|\"ratio\"|\"relay\"|\"step\"|\"count\"|\"decide\")?",
+        "`\"adaptive\"` unless given; `\"decide\"` where there is that function.",
     ),
-    key("per_task", "number?", "Metric units that one task is worth; 1 unless given."),
+    key(
+        "per_task",
+        "number?",
+        "For `adaptive`, `proportional` and `pid`: metric units that one task is worth; 1 unless given. `adaptive` starts from it.",
+    ),
+    key("kp", "number?", "For `pid`: tasks for each unit of deviation; 1 / `per_task` unless given."),
+    key("ki", "number?", "For `pid`: tasks for each unit of deviation and second; 0 unless given."),
+    key("kd", "number?", "For `pid`: tasks for each unit a second at which the sample moves; 0 unless given."),
+    key(
+        "filter",
+        "(string|number)?",
+        "For `pid`: time constant of the filter on the derivative; kd / kp / 8 unless given.",
+    ),
+    key(
+        "season",
+        "(string|number)?",
+        "For `adaptive`: the period of a season in the load, such as `\"1d\"`; none unless given.",
+    ),
     key("compat", "boolean?", "For `relay`: reproduce the original's undefined cases."),
     key("steps", "setpoint.Step[]?", "For `step`: the thresholds."),
     key("hysteresis", "number?", "For `step`: how far back the sample must be before a threshold fires again."),
@@ -165,18 +218,18 @@ pub const CONTROL_KEYS: &[KeyDoc] = &[
     key(
         "tolerance",
         "(number|string)?",
-        "Deviations up to this are left alone; `\"10%\"` is relative to the setpoint. 0 unless given.",
+        "Deviations up to this are left alone; `\"10%\"` is relative to the setpoint. 0 unless given. For `ratio` a number is a fraction too, and 0.1 unless given.",
     ),
     key("cooldown", "(string|number|setpoint.UpDown)?", "Least time between actions; none unless given."),
     key(
         "stabilization",
         "(string|number|setpoint.UpDown)?",
-        "Windows over which the most careful proposal counts; none unless given.",
+        "Windows over which the most careful proposal counts; none unless given, 300 s down for `ratio`.",
     ),
     key(
         "step",
         "(integer|string|setpoint.StepLimit|setpoint.StepLimits)?",
-        "Most change at once, or in a period: tasks, or `\"50%\"`; no limit unless given.",
+        "Most change at once, or in a period: tasks, or `\"50%\"`; no limit unless given, the HPA's for `ratio`.",
     ),
     key(
         "confirm",
@@ -217,6 +270,7 @@ pub const CTX_KEYS: &[KeyDoc] = &[
     key("min", "integer", "The lower bound in force."),
     key("max", "integer", "The upper bound in force."),
     key("trace", "number?", "The trace's value, in `setpoint simulate`; nil elsewhere."),
+    key("plant", "setpoint.Plant?", "What the plant of `setpoint simulate` shows; nil elsewhere."),
     key(
         "state",
         "table",
@@ -236,10 +290,17 @@ pub const TASK_KEYS: &[KeyDoc] = &[
     key("ports", "table<string, integer>", "Port name to number outside."),
     key("pid", "integer?", "Process id, on the local backend."),
     key("container", "string?", "Container id, where there is one."),
+    key("uuid", "string?", "An identity for systems that only take UUIDs; `workload.uuid_env` tells it to the task."),
     key("started", "number", "When it was asked for, in seconds since 1970."),
     key("age", "number", "Seconds since then."),
     key("cpu", "number?", "Share of one core in percent, once sampled."),
-    key("memory", "integer?", "Resident bytes, once sampled."),
+    key("memory", "integer?", "Bytes in use, once sampled: resident, or a container's without idle page cache."),
+    key("memory_limit", "integer?", "The most bytes that it may use."),
+    key("network_received", "integer?", "Bytes since it started; nil without a network of its own."),
+    key("network_sent", "integer?", "Bytes, likewise."),
+    key("block_read", "integer?", "Bytes read from disks since it started."),
+    key("block_written", "integer?", "Bytes, likewise."),
+    key("pids", "integer?", "Processes and threads."),
 ];
 
 /// The keys of what `ctx.workload:launch` and a task as `warmer` or `cooler` take, beside those of the
@@ -248,8 +309,34 @@ pub const LAUNCH_KEYS: &[KeyDoc] =
     &[key("count", "boolean?", "false makes it a helper: outside desired, min and max, up to `max_helpers`.")];
 
 /// The keys of a workload that say what a task is.
-pub const TEMPLATE_KEYS: &[&str] =
-    &["command", "image", "env", "cpus", "memory", "disk", "ports", "labels", "cwd", "output", "executor"];
+pub const TEMPLATE_KEYS: &[&str] = &[
+    "command",
+    "image",
+    "env",
+    "cpus",
+    "memory",
+    "disk",
+    "ports",
+    "labels",
+    "cwd",
+    "output",
+    "executor",
+    "uuid_env",
+    "entrypoint",
+    "pids",
+    "network",
+    "volumes",
+    "tmpfs",
+    "health",
+    "pull",
+    "user",
+    "privileged",
+    "init",
+    "parameters",
+    "service",
+    "engine",
+    "mesos",
+];
 
 /// A class whose keys are not shared with the checker of a table above.
 struct Class {
@@ -272,6 +359,80 @@ const CLASSES: &[Class] = &[
         name: "setpoint.Backoff",
         doc: "A doubling delay.",
         keys: &[key("min", "(string|number)?", "The first delay."), key("max", "(string|number)?", "The longest.")],
+    },
+    Class {
+        name: "setpoint.Port",
+        doc: "One port of a container.",
+        keys: &[
+            key(
+                "inside",
+                "integer?",
+                "The port in the container; chosen for it, and told as PORT_<NAME>, unless given.",
+            ),
+            key(
+                "outside",
+                "(integer|string)?",
+                "A port, or a range such as `\"31000-31100\"`; any free one unless given.",
+            ),
+            key("protocol", "(\"tcp\"|\"udp\")?", "`\"tcp\"` unless given."),
+        ],
+    },
+    Class {
+        name: "setpoint.Health",
+        doc: "How a container's health is found out.",
+        keys: &[
+            key("command", "string|string[]", "Run in the container; exit code 0 is healthy."),
+            key("interval", "string?", "Time between two checks; 30 s unless given."),
+            key("timeout", "string?", "How long one may take; 30 s unless given."),
+            key("retries", "integer?", "Failures in a row that make it unhealthy; 3 unless given."),
+            key("start_period", "string?", "Time at the start in which failures do not count; none unless given."),
+        ],
+    },
+    Class {
+        name: "setpoint.Mesos",
+        doc: "What only a Mesos cluster needs to know of a task.",
+        keys: &[
+            key("role", "string?", "The role whose resources it uses; the host's unless given."),
+            key("priority", "integer?", "Policies of a higher number are served first; 0 unless given."),
+            key(
+                "constraints",
+                "[string, string, (string|number|string[])?][]?",
+                "Where it may go: `{ \"rack\", \"equal\", \"r1\" }`; `not_equal`, `in`, `matches`, `unique`, `group_by`.",
+            ),
+            key("place", "(\"pack\"|\"spread\")?", "On as few agents as will do, unless given, or on many."),
+            key("uris", "(string|setpoint.Uri)[]?", "What is fetched into its sandbox."),
+            key("containerizer", "(\"docker\"|\"mesos\")?", "What runs its image; `\"docker\"` unless given."),
+            key("resources", "table<string, number>?", "Further resources such as `gpus`."),
+            key("limits", "setpoint.MesosLimits?", "What it may use beyond what it is given."),
+            key("discovery", "setpoint.Discovery?", "How others find it."),
+        ],
+    },
+    Class {
+        name: "setpoint.Uri",
+        doc: "A file or an archive that is fetched into a sandbox.",
+        keys: &[
+            key("uri", "string", "Where it is."),
+            key("executable", "boolean?", "Whether it is made executable."),
+            key("extract", "boolean?", "Whether an archive is unpacked; yes unless given."),
+            key("cache", "boolean?", "Whether the agent keeps it for the next task."),
+            key("output", "string?", "Its name in the sandbox."),
+        ],
+    },
+    Class {
+        name: "setpoint.MesosLimits",
+        doc: "What a task may use beyond what it is given.",
+        keys: &[key("cpus", "number?", "Cores."), key("memory", "string?", "Memory, e.g. `\"64MiB\"`.")],
+    },
+    Class {
+        name: "setpoint.Discovery",
+        doc: "How other systems find a task.",
+        keys: &[
+            key("visibility", "(\"framework\"|\"cluster\"|\"external\")?", "Who may; `\"cluster\"` unless given."),
+            key("name", "string?", "Its name there; the policy's unless given."),
+            key("environment", "string?", "Which stage it belongs to."),
+            key("location", "string?", "Where it is."),
+            key("version", "string?", "Which version it is."),
+        ],
     },
     Class {
         name: "setpoint.UpDown",
@@ -333,6 +494,15 @@ const CLASSES: &[Class] = &[
         name: "setpoint.Simulate",
         doc: "Settings of a simulation.",
         keys: &[key("metric", "(fun(ctx: setpoint.Ctx): number?)?", "In place of the policy's metric.")],
+    },
+    Class {
+        name: "setpoint.Plant",
+        doc: "What the tasks of a simulation do about the load.",
+        keys: &[
+            key("queue", "number", "Requests that wait."),
+            key("served", "number", "Served in the last second."),
+            key("lost", "number", "Lost in the last second."),
+        ],
     },
     Class {
         name: "setpoint.Report",

@@ -177,3 +177,52 @@ fn secrets_are_handles_that_say_only_their_name() {
     let error = bench.error("require('setpoint.secret').get('tokem')");
     assert_eq!(error, "secret.get: the host has no secret \"tokem\"; did you mean `token`?");
 }
+
+#[test]
+fn xml_becomes_plain_tables() {
+    let chunk = r#"
+        local xml = require("setpoint.xml")
+        local root = xml.decode([==[<?xml version="1.0" encoding="UTF-8"?>
+          <!DOCTYPE scheduledJobs>
+          <s:jobs xmlns:s="urn:s" n="1 &amp; &#x32;">
+            <job id='6'><resources><resource>linux</resource><resource><![CDATA[a<b]]></resource></resources></job>
+            text <!-- none of this --> here &lt;
+            <job id="7"/>
+          </s:jobs>]==])
+        assert(root.name == "jobs" and root.attributes.n == "1 & 2" and #root.children == 2)
+        assert(root.text:find("^text%s+here <$"), root.text)
+        local jobs = xml.find_all(root, "job")
+        assert(#jobs == 2 and jobs[1].attributes.id == "6" and #jobs[2].children == 0 and jobs[2].text == "")
+        local names = {}
+        for _, resource in ipairs(xml.find_all(root, "*/resources/resource")) do names[#names + 1] = resource.text end
+        assert(xml.find(root, "job/resources/resource").text == "linux" and xml.find(root, "job/none") == nil)
+        return table.concat(names, " ")
+    "#;
+    let text: String = bench().run(chunk).unwrap();
+    assert_eq!(text, "linux a<b");
+}
+
+#[test]
+fn xml_refuses_what_is_not_xml_and_what_is_hostile() {
+    let bench = Bench::with_limits(Permissions::default(), Limits { body: 8192, ..Limits::default() });
+    for (call, expected) in [
+        ("decode()", "xml.decode: argument 1: expected XML text in UTF-8, got nil"),
+        ("decode('')", "xml.decode: expected XML, got \"\""),
+        ("decode('no')", "xml.decode: expected XML, got text outside of the root element at line 1 column 1"),
+        ("decode('<a>\\n<b></a>')", "xml.decode: expected XML: ill-formed document"),
+        ("decode('<a><b>')", "xml.decode: expected XML, got its end before the end of <b>"),
+        ("decode('<a/><b/>')", "xml.decode: expected XML, got a second root element at line 1 column 5"),
+        ("decode('<a>&lol;</a>')", "xml.decode: expected XML, got the unknown entity \"lol\" at line 1 column 4"),
+        ("decode('<a x=1/>')", "xml.decode: expected XML, got "),
+        ("decode(('<a>'):rep(100))", "xml.decode: expected XML, got elements more than 64 levels deep"),
+        ("decode(('x'):rep(9000))", "xml.decode: expected XML of at most 8192 bytes, got 9000"),
+        ("find({}, 'a')", "xml.find: expected an element with children, got nil there"),
+        (
+            "find(require('setpoint.xml').decode('<a/>'), 'a//b')",
+            "xml.find: argument 2: expected a path such as \"job/resources/resource\", got \"a//b\"",
+        ),
+    ] {
+        let error = bench.error(&format!("return require('setpoint.xml').{call}"));
+        assert!(error.starts_with(expected) && error.len() < 250, "{call}: {error}");
+    }
+}

@@ -325,3 +325,56 @@ fn arguments_are_checked_before_anything_is_sent() {
     let error = http(&bench, "get('http://user:hunter2@h/')");
     assert!(error.contains("expected a URL without user and password") && !error.contains("hunter2"), "{error}");
 }
+
+#[test]
+fn prometheus_gives_values_and_never_a_zero_for_nothing() {
+    let server = Server::start(|request| {
+        let ok = |data: &str| with_body("200 OK", "", &format!(r#"{{"status":"success","data":{data}}}"#));
+        let path = request.line.split(' ').nth(1).unwrap();
+        match path.strip_prefix("/prefix/api/v1/query?query=").unwrap_or_default() {
+            "up" => ok(r#"{"resultType":"vector","result":[{"metric":{"job":"a"},"value":[17.5,"2"]}]}"#),
+            "two&time=5" | "two" => ok(
+                r#"{"resultType":"vector","result":[{"metric":{"job":"a"},"value":[1,"2"]},{"metric":{},"value":[1,"-4"]}]}"#,
+            ),
+            "1+%2B+1" => ok(r#"{"resultType":"scalar","result":[1,"2"]}"#),
+            "nan" => ok(r#"{"resultType":"scalar","result":[1,"NaN"]}"#),
+            "none" => ok(r#"{"resultType":"vector","result":[]}"#),
+            "range" => ok(r#"{"resultType":"matrix","result":[]}"#),
+            "bad" => with_body(
+                "400 Bad Request",
+                "",
+                r#"{"status":"error","errorType":"bad_data","error":"parse error: what?"}"#,
+            ),
+            _ => with_body("503 Service Unavailable", "", "<html>0</html>"),
+        }
+    });
+    let bench = bench();
+    let chunk = format!(
+        r#"
+        local prometheus, url = require("setpoint.prometheus"), "{}"
+        assert(prometheus.query(url, "up") == 2 and prometheus.query(url .. "/", "1 + 1") == 2)
+        assert(prometheus.query(url, "none") == nil and #prometheus.query_all(url, "none") == 0)
+        local nan = prometheus.query(url, "nan")
+        assert(nan ~= nan)
+        assert(prometheus.query(url, "two", {{ reduce = "sum" }}) == -2 and prometheus.query(url, "two", {{ reduce = "avg" }}) == -1)
+        assert(prometheus.query(url, "two", {{ reduce = "min" }}) == -4)
+        assert(prometheus.query(url, "two", {{ reduce = "max", time = 5 }}) == 2)
+        local series = prometheus.query_all(url, "up")
+        return series[1].labels.job == "a" and series[1].value == 2 and series[1].time == 17.5 and #series == 1
+        "#,
+        server.url("/prefix")
+    );
+    assert!(bench.run::<bool>(&chunk).unwrap());
+    for (expression, expected) in [
+        ("two", "expected one series, got 2: aggregate in the expression"),
+        ("range", "expected an expression that gives a scalar or an instant vector, got a matrix"),
+        ("bad", "the query failed (400 bad_data): \"parse error: what?\""),
+        ("down", "expected status 200, got 503: \"<html>0</html>\""),
+    ] {
+        let url = server.url("/prefix");
+        let error = bench.error(&format!("return require('setpoint.prometheus').query('{url}', '{expression}')"));
+        assert!(error.starts_with("prometheus.query: ") && error.contains(expected), "{error}");
+    }
+    let error = bench.error("return require('setpoint.prometheus').query('http://h', 'up', { reduce = 'most' })");
+    assert!(error.contains("option reduce: expected \"sum\", \"avg\", \"min\" or \"max\", got \"most\""), "{error}");
+}

@@ -237,3 +237,47 @@ fn a_genuine_server_answers() {
     let error = self::redis(&bench, &url, "{}", ":llen('a')");
     assert!(error.contains("NOAUTH"), "{error}");
 }
+
+/// A memcached that answers each connection's first line with these bytes.
+fn memcached(answer: &'static [u8]) -> u16 {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    std::thread::spawn(move || {
+        for stream in listener.incoming().take(20) {
+            let mut stream = stream.unwrap();
+            let mut line = [0; 7];
+            // The other end may have gone meanwhile.
+            std::io::Read::read_exact(&mut stream, &mut line).ok();
+            assert_eq!(&line, b"stats\r\n");
+            std::io::Write::write_all(&mut stream, answer).ok();
+        }
+    });
+    port
+}
+
+#[test]
+fn memcached_stats_are_numbers_where_they_can_be() {
+    let port = memcached(b"STAT pid 17\r\nSTAT version 1.6.18\r\nSTAT rusage_user 0.5\r\nSTAT cmd_get 12\r\nEND\r\n");
+    let bench = Bench::new(Permissions::default());
+    let chunk = format!(
+        r#"
+        local stats = require("setpoint.memcached").stats("127.0.0.1", {port})
+        return stats.cmd_get + stats.rusage_user, stats.version
+        "#
+    );
+    let (sum, version): (f64, String) = bench.run(&chunk).unwrap();
+    assert_eq!((sum, version.as_str()), (12.5, "1.6.18"));
+
+    let call = |port: u16, rest: &str| {
+        bench.error(&format!(r#"return require("setpoint.memcached").stats("127.0.0.1", {port}{rest})"#))
+    };
+    assert!(call(memcached(b"ERROR\r\n"), "").contains("expected a line of stats, got \"ERROR\""));
+    assert!(call(memcached(b"STAT a 1\r\n"), "").contains("the answer's end, got the connection's"));
+    let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let quiet = call(silent.local_addr().unwrap().port(), r#", { timeout = "50ms" }"#);
+    assert!(quiet.contains("expected an answer within 50ms, got none"), "{quiet}");
+    let closed = silent.local_addr().unwrap().port();
+    drop(silent);
+    assert!(call(closed, "").contains("connection refused"));
+    assert!(call(0, "").contains("a port from 1 to 65535"));
+}

@@ -1,0 +1,6 @@
+---@meta setpoint.docker
+
+---@type setpoint.docker
+local docker
+
+return docker

@@ -1,0 +1,6 @@
+---@meta setpoint.memcached
+
+---@type setpoint.memcached
+local memcached
+
+return memcached

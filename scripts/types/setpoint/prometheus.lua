@@ -1,0 +1,6 @@
+---@meta setpoint.prometheus
+
+---@type setpoint.prometheus
+local prometheus
+
+return prometheus

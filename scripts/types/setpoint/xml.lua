@@ -1,0 +1,6 @@
+---@meta setpoint.xml
+
+---@type setpoint.xml
+local xml
+
+return xml

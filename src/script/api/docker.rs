@@ -1,0 +1,297 @@
+//! `setpoint.docker`: containers that the policy does not own, what they use, and how to start more like them.
+//!
+//! The host passes in who looks at engines ([`Containers`]); this is arguments and tables. Reading containers takes
+//! the same permission as running them: `allow_backends` without `docker` refuses both.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use mlua::{Lua, Table, Value};
+use tokio::time::Instant;
+
+use super::args::{Args, Options, Problem, list, outside, text, waiting};
+use super::{Access, FunctionDoc, ModuleDoc};
+use crate::script::call::{CallScope, HostShared};
+use crate::script::containers::{
+    COMPOSE_PROJECT, COMPOSE_SERVICE, ContainerQuery, ContainerRow, ContainerTemplate, Containers,
+};
+
+/// Options that say which containers.
+const WHICH: &[&str] = &["name", "label", "project", "service", "engine", "all"];
+
+/// Longest wait for figures that an engine has to be asked for.
+const PATIENCE: Duration = Duration::from_secs(3);
+
+/// Most containers that one call gives.
+const MOST: usize = 10_000;
+
+pub(super) const MODULE: ModuleDoc = ModuleDoc {
+    name: "docker",
+    doc: "Containers of the host's Docker engines that the policy need not own. An engine that does not answer \
+          raises, because a part of a group would pass for all of it.",
+    types: &[
+        "@class (exact) setpoint.docker.Which",
+        "@field name? string|string[] Names; `*` stands for anything, and one of them must match.",
+        "@field label? string|string[]|table<string, string|true> `\"key\"` or `\"key=value\"`; all of them must hold.",
+        "@field project? string A Compose project.",
+        "@field service? string A Compose service.",
+        "@field engine? string The host's name for an engine; all of them unless given.",
+        "@field all? boolean Also those that do not run.",
+        "@class (exact) setpoint.docker.Container",
+        "@field id string",
+        "@field name string",
+        "@field image string",
+        "@field labels table<string, string>",
+        "@field project? string Of Compose.",
+        "@field service? string Of Compose.",
+        "@field state string The engine's word: `running`, `paused`, `exited` …",
+        "@field engine string",
+        "@class (exact) setpoint.docker.Stats: setpoint.docker.Container",
+        "@field cpu_percent? number Share of one core since the policy asked before, as `docker stats` has it.",
+        "@field memory_bytes? integer In use, without idle page cache.",
+        "@field memory_limit? integer Its limit, or the machine's memory.",
+        "@field memory_percent? number Of the limit.",
+        "@field network_received? integer Bytes since it started; nil without a network of its own.",
+        "@field network_sent? integer",
+        "@field block_read? integer Bytes since it started.",
+        "@field block_written? integer",
+        "@field pids? integer Processes and threads.",
+    ],
+    fields: &[],
+    functions: &[
+        FunctionDoc {
+            name: "stats",
+            params: &[("which?", "setpoint.docker.Which")],
+            returns: &["setpoint.docker.Stats[]"],
+            access: Access::Read,
+            doc: "Running containers, by name, with what they use. A figure that is not known (yet) is nil: CPU needs \
+                  two calls, and each policy has its own. While a file loads: an empty list.",
+        },
+        FunctionDoc {
+            name: "containers",
+            params: &[("which?", "setpoint.docker.Which")],
+            returns: &["setpoint.docker.Container[]"],
+            access: Access::Read,
+            doc: "Containers, by name: those that run, or with `all` every one. While a file loads: an empty list.",
+        },
+        FunctionDoc {
+            name: "template",
+            params: &[("container", "string"), ("engine?", "string")],
+            returns: &["table<string, any>?"],
+            access: Access::Read,
+            doc: "The words of a workload that start another container like this one, found by name or id: image, \
+                  entrypoint, command, env, labels, limits, network, volumes, ports (published on free ones) … Not \
+                  its health check and restart policy. nil when there is no such container. While a file loads: nil.",
+        },
+    ],
+    register,
+};
+
+fn register(lua: &Lua) -> mlua::Result<Table> {
+    let module = lua.create_table()?;
+    module.raw_set(
+        "stats",
+        waiting(lua, "docker.stats", 1, |lua, scope, args| async move {
+            let query = which(&args)?;
+            if scope.trial {
+                return lua.create_table();
+            }
+            // Half of the time is the script's own.
+            let left = scope.deadline.saturating_duration_since(Instant::now()) / 2;
+            let (caller, patience) = (scope.policy.clone(), left.min(PATIENCE));
+            let rows = ask(&lua, &scope, "docker.stats", |containers| async move {
+                containers.stats(caller, query, patience).await
+            });
+            rows_table(&lua, "docker.stats", &rows.await?, true)
+        })?,
+    )?;
+    module.raw_set(
+        "containers",
+        waiting(lua, "docker.containers", 1, |lua, scope, args| async move {
+            let query = which(&args)?;
+            if scope.trial {
+                return lua.create_table();
+            }
+            let rows = ask(&lua, &scope, "docker.containers", |containers| async move { containers.list(query).await });
+            rows_table(&lua, "docker.containers", &rows.await?, false)
+        })?,
+    )?;
+    module.raw_set(
+        "template",
+        waiting(lua, "docker.template", 2, |lua, scope, args| async move {
+            let container = args.text(1, "a container's name or id")?;
+            let engine = args.text_if_given(2, "an engine's name")?;
+            if scope.trial {
+                return Ok(None);
+            }
+            let found = ask(&lua, &scope, "docker.template", |containers| async move {
+                containers.template(container, engine).await
+            });
+            found.await?.map(|template| template_table(&lua, &template)).transpose()
+        })?,
+    )?;
+    Ok(module)
+}
+
+/// Asks whoever the host has passed in, off the script's thread.
+async fn ask<T, F>(
+    lua: &Lua,
+    scope: &CallScope,
+    function: &'static str,
+    question: impl FnOnce(Arc<dyn Containers>) -> F,
+) -> mlua::Result<T>
+where
+    T: Send + 'static,
+    F: Future<Output = Result<T, String>> + Send + 'static,
+{
+    let shared = HostShared::of(lua)?;
+    if shared.permissions.allow_backends.as_ref().is_some_and(|allowed| !allowed.iter().any(|name| name == "docker")) {
+        return Err(Problem::Refused("the host does not allow the backend \"docker\"".to_owned()).raise(function));
+    }
+    let Some(containers) = shared.containers.clone() else {
+        return Err(Problem::Failed("this host looks at no container engine".to_owned()).raise(function));
+    };
+    let question = question(containers);
+    outside(&shared, scope, function, async move { question.await.map_err(Problem::Failed) }).await
+}
+
+fn which(args: &Args) -> mlua::Result<ContainerQuery> {
+    let options = args.options(1, WHICH)?;
+    let mut labels = labels(&options)?;
+    for (key, label) in [("project", COMPOSE_PROJECT), ("service", COMPOSE_SERVICE)] {
+        labels.extend(options.text(key, "a name")?.map(|value| (label.to_owned(), Some(value))));
+    }
+    Ok(ContainerQuery {
+        names: texts(&options, "name", "a name or a list of names")?,
+        labels,
+        engine: options.text("engine", "an engine's name")?,
+        all: options.boolean("all")?.unwrap_or(false),
+    })
+}
+
+/// A text, or a list of them that is not empty: an empty one would mean every container.
+fn texts(options: &Options, key: &str, expected: &str) -> mlua::Result<Vec<String>> {
+    match options.value(key)? {
+        Value::Nil => Ok(Vec::new()),
+        Value::Table(table) => match list::<String>(&table, text)? {
+            Some(texts) if !texts.is_empty() => Ok(texts),
+            _ => Err(options.wrong(key, expected, &Value::Table(table))),
+        },
+        value => text(&value).map(|text| vec![text]).ok_or_else(|| options.wrong(key, expected, &value)),
+    }
+}
+
+fn labels(options: &Options) -> mlua::Result<Vec<(String, Option<String>)>> {
+    let expected = "\"key\", \"key=value\", a list of these or a table of keys and values";
+    let pair = |text: String| match text.split_once('=') {
+        Some((key, value)) => (key.to_owned(), Some(value.to_owned())),
+        None => (text, None),
+    };
+    if let Value::Table(table) = options.value("label")?
+        && table.raw_len() == 0
+    {
+        let mut labels = Vec::new();
+        for entry in table.pairs::<Value, Value>() {
+            let (key, value) = entry?;
+            let value = if value == Value::Boolean(true) { Some(None) } else { text(&value).map(Some) };
+            let Some((key, value)) = text(&key).zip(value) else {
+                return Err(options.wrong("label", expected, &Value::Table(table)));
+            };
+            labels.push((key, value));
+        }
+        if labels.is_empty() {
+            return Err(options.wrong("label", expected, &Value::Table(table)));
+        }
+        return Ok(labels);
+    }
+    Ok(texts(options, "label", expected)?.into_iter().map(pair).collect())
+}
+
+fn rows_table(lua: &Lua, function: &str, rows: &[ContainerRow], with_stats: bool) -> mlua::Result<Table> {
+    if rows.len() > MOST {
+        let text = format!("{function}: expected at most {MOST} containers, got {}", rows.len());
+        return Err(mlua::Error::runtime(text));
+    }
+    let table = lua.create_table_with_capacity(rows.len(), 0)?;
+    for row in rows {
+        let one = lua.create_table_with_capacity(0, 16)?;
+        one.raw_set("id", row.id.as_str())?;
+        one.raw_set("name", row.name.as_str())?;
+        one.raw_set("image", row.image.as_str())?;
+        one.raw_set("state", row.state.as_str())?;
+        one.raw_set("engine", row.engine.as_str())?;
+        one.raw_set(
+            "labels",
+            lua.create_table_from(row.labels.iter().map(|(key, value)| (key.as_str(), value.as_str())))?,
+        )?;
+        for (key, label) in [("project", COMPOSE_PROJECT), ("service", COMPOSE_SERVICE)] {
+            one.raw_set(key, row.labels.get(label).map(String::as_str))?;
+        }
+        if with_stats {
+            set_stats(&one, row)?;
+        }
+        table.raw_push(one)?;
+    }
+    Ok(table)
+}
+
+fn set_stats(row: &Table, container: &ContainerRow) -> mlua::Result<()> {
+    let stats = &container.stats;
+    row.raw_set("cpu_percent", stats.cpu_percent)?;
+    let share = stats.memory_bytes.zip(stats.memory_limit).map(|(used, limit)| 100.0 * used as f64 / limit as f64);
+    row.raw_set("memory_percent", share)?;
+    let counters = [
+        ("memory_bytes", stats.memory_bytes),
+        ("memory_limit", stats.memory_limit),
+        ("network_received", stats.network_received),
+        ("network_sent", stats.network_sent),
+        ("block_read", stats.block_read),
+        ("block_written", stats.block_written),
+        ("pids", stats.pids),
+    ];
+    for (key, figure) in counters {
+        row.raw_set(key, figure.map(|figure| figure as f64))?;
+    }
+    Ok(())
+}
+
+/// Words that the container has nothing to say to are left out.
+fn template_table(lua: &Lua, template: &ContainerTemplate) -> mlua::Result<Table> {
+    let table = lua.create_table()?;
+    table.raw_set("image", template.image.as_str())?;
+    table.raw_set("engine", template.engine.as_str())?;
+    let lists = [
+        ("entrypoint", &template.entrypoint),
+        ("command", &template.command),
+        ("volumes", &template.volumes),
+        ("tmpfs", &template.tmpfs),
+    ];
+    for (key, list) in lists.into_iter().filter(|(_, list)| !list.is_empty()) {
+        table.raw_set(key, list.clone())?;
+    }
+    for (key, map) in [("env", &template.env), ("labels", &template.labels)] {
+        if !map.is_empty() {
+            table.raw_set(key, map.clone())?;
+        }
+    }
+    for (key, text) in [("cwd", &template.cwd), ("user", &template.user), ("network", &template.network)] {
+        table.raw_set(key, text.as_deref())?;
+    }
+    table.raw_set("cpus", template.cpus)?;
+    table.raw_set("memory", template.memory.map(|bytes| format!("{bytes}B")))?;
+    table.raw_set("pids", template.pids)?;
+    for (key, flag) in [("privileged", template.privileged), ("init", template.init)] {
+        table.raw_set(key, flag.then_some(true))?;
+    }
+    if !template.ports.is_empty() {
+        let ports = lua.create_table()?;
+        for (inside, udp) in &template.ports {
+            let port = lua.create_table()?;
+            port.raw_set("inside", *inside)?;
+            port.raw_set("protocol", if *udp { "udp" } else { "tcp" })?;
+            ports.raw_set(format!("{}{inside}", if *udp { "udp" } else { "tcp" }), port)?;
+        }
+        table.raw_set("ports", ports)?;
+    }
+    Ok(table)
+}

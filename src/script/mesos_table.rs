@@ -1,0 +1,180 @@
+//! The words of a task on a Mesos cluster: what `core::mesos` holds, read from `workload.mesos`.
+
+use mlua::{Table, Value};
+
+use crate::core::mesos::{Containerizer, Discovery, Limits, MesosSpec, Uri, Visibility};
+use crate::core::offers::{Constraint, Packing, Pattern, Rule};
+
+use super::checker::{Findings, Node, items, text_list};
+use super::convert::{describe, did_you_mean, finite, quote, whole};
+
+/// Keys of `workload.mesos`.
+pub(super) const MESOS_FIELDS: &[&str] =
+    &["role", "priority", "constraints", "place", "uris", "containerizer", "resources", "limits", "discovery"];
+
+const RULES: &[&str] = &["equal", "not_equal", "in", "matches", "unique", "group_by"];
+
+/// Reads `workload.mesos`, over what is already known of it.
+pub(super) fn mesos(node: &Node<'_>, base: MesosSpec, found: &mut Findings) -> MesosSpec {
+    let mut spec = base;
+    let Some(table) = node.table("mesos", found) else { return spec };
+    let node = Node::new(&table, &node.at("mesos"), MESOS_FIELDS, found);
+    spec.role = role(&node, found).or(spec.role);
+    if let Some(priority) = node.number("priority", -1e6, false, found) {
+        spec.priority = priority as i32;
+    }
+    if let Some(table) = node.table("constraints", found) {
+        let at = node.at("constraints");
+        let list = items(&table, &at, found).unwrap_or_default();
+        spec.constraints = list.iter().filter_map(|value| constraint(value, &at, found)).collect();
+    }
+    let places = [("pack", Packing::Pack), ("spread", Packing::Spread)];
+    spec.packing = node.word("place", &places, found).unwrap_or(spec.packing);
+    if let Some(table) = node.table("uris", found) {
+        let at = node.at("uris");
+        let list = items(&table, &at, found).unwrap_or_default();
+        spec.uris = list.iter().filter_map(|value| uri(value, &at, found)).collect();
+    }
+    let containerizers = [("docker", Containerizer::Docker), ("mesos", Containerizer::Mesos)];
+    spec.containerizer = node.word("containerizer", &containerizers, found).unwrap_or(spec.containerizer);
+    if let Some(resources) = node.table("resources", found) {
+        spec.resources = amounts(&resources, &node.at("resources"), found);
+    }
+    if let Some(table) = node.table("limits", found) {
+        let limits = Node::new(&table, &node.at("limits"), &["cpus", "memory"], found);
+        spec.limits = Limits { cpus: limits.number("cpus", 0.0, true, found), memory: limits.size("memory", found) };
+    }
+    if let Some(table) = node.table("discovery", found) {
+        spec.discovery = Some(discovery(&table, &node.at("discovery"), found));
+    }
+    spec
+}
+
+/// A role's name, as Mesos allows them.
+fn role(node: &Node<'_>, found: &mut Findings) -> Option<String> {
+    let role = node.text("role", found)?;
+    let part = |part: &str| !part.is_empty() && !matches!(part, "." | "..") && !part.starts_with('-');
+    let allowed = role.split('/').all(part) && !role.contains(|c: char| c.is_whitespace() || c.is_control());
+    if !allowed {
+        found.problem(
+            &node.at("role"),
+            format!("expected a role's name such as \"web\" or \"eng/web\", got {}", quote(&role)),
+        );
+    }
+    Some(role)
+}
+
+/// `{ "rack", "equal", "r1" }`, `{ "hostname", "unique" }`, `{ "rack", "in", { "r1", "r2" } }`.
+fn constraint(value: &Value, path: &str, found: &mut Findings) -> Option<Constraint> {
+    let Value::Table(table) = value else {
+        found.problem(
+            path,
+            format!("expected tables such as {{ \"rack\", \"equal\", \"r1\" }}, got {}", describe(value)),
+        );
+        return None;
+    };
+    let part = |index: i64| table.raw_get::<Value>(index).unwrap_or(Value::Nil);
+    let text = |value: Value| match value {
+        Value::String(text) => Some(text.to_string_lossy()),
+        number @ (Value::Integer(_) | Value::Number(_)) => finite(&number, "").ok().map(|number| number.to_string()),
+        _ => None,
+    };
+    let (Some(attribute), Some(word)) = (text(part(1)).filter(|name| !name.is_empty()), text(part(2))) else {
+        found.problem(
+            path,
+            "expected an attribute and a rule such as { \"rack\", \"equal\", \"r1\" }, got something else",
+        );
+        return None;
+    };
+    let given = part(3);
+    let one = |found: &mut Findings| {
+        let value = text(given.clone());
+        if value.is_none() {
+            found.problem(path, format!("expected a value after \"{word}\", got {}", describe(&given)));
+        }
+        value
+    };
+    let rule = match word.as_str() {
+        "equal" => Rule::Equal(one(found)?),
+        "not_equal" => Rule::NotEqual(one(found)?),
+        "in" => {
+            let Value::Table(list) = &given else {
+                found.problem(path, format!("expected a list of values after \"in\", got {}", describe(&given)));
+                return None;
+            };
+            Rule::In(text_list(list, path, found)?)
+        }
+        "matches" => {
+            let pattern = Pattern::new(&one(found)?);
+            Rule::Matches(found.take(path, pattern)?)
+        }
+        "unique" => Rule::Unique,
+        "group_by" => Rule::GroupBy(match given {
+            Value::Nil => None,
+            _ => Some(found.take(path, whole(&given, "group_by", 1..=1_000_000))?),
+        }),
+        other => {
+            let hint = did_you_mean(other, RULES.iter().copied());
+            found.problem(path, format!("expected one of the rules {}, got {}{hint}", RULES.join(", "), quote(other)));
+            return None;
+        }
+    };
+    Some(Constraint { attribute, rule })
+}
+
+/// A text, or a table with more about it.
+fn uri(value: &Value, path: &str, found: &mut Findings) -> Option<Uri> {
+    let uri = match value {
+        Value::String(text) => Uri { uri: text.to_string_lossy(), ..Uri::default() },
+        Value::Table(table) => {
+            let node = Node::new(table, path, &["uri", "executable", "extract", "cache", "output"], found);
+            Uri {
+                uri: node.text("uri", found).unwrap_or_default(),
+                executable: node.flag("executable", found).unwrap_or(false),
+                extract: node.flag("extract", found),
+                cache: node.flag("cache", found).unwrap_or(false),
+                output: node.text("output", found),
+            }
+        }
+        other => {
+            found.problem(path, format!("expected a URI as text, or a table with one, got {}", describe(other)));
+            return None;
+        }
+    };
+    if uri.uri.is_empty() {
+        found.problem(path, "expected a URI, got nothing");
+        return None;
+    }
+    Some(uri)
+}
+
+fn amounts(table: &Table, path: &str, found: &mut Findings) -> std::collections::BTreeMap<String, f64> {
+    let mut amounts = std::collections::BTreeMap::new();
+    for pair in table.pairs::<Value, Value>().take(64) {
+        let Some((Value::String(name), value)) = found.take(path, pair) else {
+            found.problem(path, "expected names of resources as keys");
+            return amounts;
+        };
+        let name = name.to_string_lossy();
+        let taken = matches!(name.as_str(), "cpus" | "mem" | "disk" | "ports");
+        match finite(&value, &name) {
+            _ if taken => found.problem(&format!("{path}.{name}"), "has a word of its own in `workload`"),
+            Ok(amount) if 0.0 < amount => drop(amounts.insert(name, amount)),
+            _ => found.problem(&format!("{path}.{name}"), format!("expected more than 0, got {}", describe(&value))),
+        }
+    }
+    amounts
+}
+
+fn discovery(table: &Table, path: &str, found: &mut Findings) -> Discovery {
+    let node = Node::new(table, path, &["visibility", "name", "environment", "location", "version"], found);
+    let words =
+        [("framework", Visibility::Framework), ("cluster", Visibility::Cluster), ("external", Visibility::External)];
+    Discovery {
+        visibility: node.word("visibility", &words, found).unwrap_or_default(),
+        name: node.text("name", found),
+        environment: node.text("environment", found),
+        location: node.text("location", found),
+        version: node.text("version", found),
+    }
+}
