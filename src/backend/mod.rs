@@ -21,7 +21,21 @@ use tokio::sync::mpsc;
 use crate::core::model::{Exit, Placement, PolicyName, TaskId, TaskState, TaskStats};
 use crate::core::policy::{Ready, TaskTemplate};
 
+#[cfg(feature = "docker")]
+pub mod docker;
+pub mod environment;
 pub mod local;
+mod mark;
+#[cfg(feature = "mesos")]
+pub mod mesos;
+#[cfg(feature = "docker")]
+mod run;
+#[cfg(feature = "docker")]
+pub mod swarm;
+#[cfg(feature = "docker")]
+mod words;
+
+pub use mark::Mark;
 
 /// What a backend can do; `check` warns about what a policy asks beyond it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -64,6 +78,35 @@ pub struct TaskUpdate {
     pub placement: Option<Placement>,
     /// How it ended; only with `Gone`.
     pub exit: Option<Exit>,
+    /// What its sender hears of once it is durable; for backends that are told things until they have acknowledged them.
+    pub receipt: Option<Receipt>,
+}
+
+/// Tells whoever sent an update that it is durable. One that is dropped says nothing.
+#[derive(Clone, Debug)]
+pub struct Receipt {
+    serial: u64,
+    sender: mpsc::UnboundedSender<u64>,
+}
+
+impl Receipt {
+    /// A receipt that sends `serial` to `sender`.
+    #[must_use]
+    pub const fn new(serial: u64, sender: mpsc::UnboundedSender<u64>) -> Self {
+        Self { serial, sender }
+    }
+
+    /// The update is durable, or there is nothing to be kept of it.
+    pub fn durable(self) {
+        // A backend that has ended does not need to know.
+        self.sender.send(self.serial).ok();
+    }
+}
+
+impl PartialEq for Receipt {
+    fn eq(&self, other: &Self) -> bool {
+        self.serial == other.serial
+    }
 }
 
 /// What the store knows of a task when the host starts.
@@ -101,6 +144,30 @@ pub enum BackendError {
         /// What it said.
         message: String,
     },
+    /// The workload is not any more what the request was decided on; decided anew.
+    #[error("backend `{backend}`: the workload was changed by somebody else meanwhile")]
+    Moved {
+        /// Its name.
+        backend: String,
+    },
+}
+
+/// How much of a backend can be reached.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Standing {
+    /// All of it, as far as it knows.
+    Ready,
+    /// Some of it cannot; tasks there are held as they are, launches go elsewhere.
+    Degraded(String),
+    /// Nothing can: its tasks are held as they are, and nothing is launched.
+    Lost(String),
+    /// Nothing can, and that will stay so: the run ends.
+    Over {
+        /// Why.
+        message: String,
+        /// The exit code that it ends with: 77 for credentials that are refused, 69 otherwise.
+        code: i32,
+    },
 }
 
 /// A backend that starts and ends single tasks.
@@ -123,31 +190,79 @@ pub trait TaskBackend: Send + Sync + 'static {
     /// CPU and memory of the tasks that it knows among `tasks`. A task that is gone is left out.
     async fn stats(&self, tasks: Vec<TaskId>) -> Result<BTreeMap<TaskId, TaskStats>, BackendError>;
 
+    /// How much of it can be reached. Asked once a second and before launches, so it only says what is known.
+    fn standing(&self) -> Standing {
+        Standing::Ready
+    }
+
+    /// What there is to be shown of it, by names: a framework's id, a leader. Asked once a second.
+    fn facts(&self) -> BTreeMap<&'static str, String> {
+        BTreeMap::new()
+    }
+
+    /// A policy is gone for good, and so may be what was kept of its tasks (logs).
+    async fn forget(&self, _policy: &PolicyName) {}
+
     /// Lets go of everything without ending tasks. With `kill_all`, first makes every task end at once.
     async fn shutdown(&self, kill_all: bool);
 }
 
-/// A backend that is told a number (a Swarm service).
+/// What a count backend is to hold for a policy.
+#[derive(Clone, Debug)]
+pub struct CountWorkload {
+    /// The policy; the workload is found again by its name.
+    pub policy: PolicyName,
+    /// What a task is.
+    pub template: Arc<TaskTemplate>,
+    /// When a running task counts as ready.
+    pub ready: Ready,
+    /// Time between asking a task to stop and making it.
+    pub grace: Duration,
+    /// Whether tasks of an older template make way for new ones, in the backend's own fashion.
+    pub rolling: bool,
+}
+
+/// A backend that is told a number (a Swarm service), and sees to it by itself that so many tasks run.
+///
+/// Its tasks' ids are its own, and which of them end when the number falls is its own choice. A number is set under
+/// the version of the workload that it was decided on, so that nobody else's change is undone unseen.
 #[async_trait]
 pub trait CountBackend: Send + Sync + 'static {
     /// What it can do.
     fn capabilities(&self) -> Capabilities;
 
-    /// Reads the workload's present number and version, creating or adopting it if need be.
-    async fn observe(&self, policy: &PolicyName, template: &TaskTemplate) -> Result<CountStatus, BackendError>;
+    /// Reads the workload's present number, version and tasks. Creates and changes nothing: where there is no
+    /// workload yet, the version is 0.
+    async fn observe(&self, workload: &CountWorkload) -> Result<CountStatus, BackendError>;
 
-    /// Sets the number, provided that the version is still the one observed.
-    async fn scale(&self, policy: &PolicyName, version: u64, count: u32) -> Result<CountStatus, BackendError>;
+    /// Sets the number, provided that the version is still the one observed ([`BackendError::Moved`] otherwise). With
+    /// version 0 the workload is created.
+    async fn scale(&self, workload: &CountWorkload, version: u64, count: u32) -> Result<(), BackendError>;
+
+    /// Ends every task of a workload that this host made, and forgets it; answers when they have ended. One that it
+    /// only adopted is left as it is. That there is none is not an error.
+    async fn remove(&self, policy: &PolicyName) -> Result<(), BackendError>;
+
+    /// CPU and memory of the tasks that it can sample among `tasks`; others are left out.
+    async fn stats(&self, tasks: Vec<TaskId>) -> Result<BTreeMap<TaskId, TaskStats>, BackendError>;
+
+    /// Lets go of everything without ending tasks. With `kill_all`, first removes what this host made.
+    async fn shutdown(&self, kill_all: bool);
 }
 
 /// What a count backend says of a workload.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct CountStatus {
-    /// The version that a change must name.
+    /// The version that a change must name; 0 where there is no workload yet.
     pub version: u64,
     /// The number that was asked for.
     pub desired: u32,
-    /// The tasks that exist.
+    /// Why the number must not be changed now (an update is in progress), if so.
+    pub busy: Option<String>,
+    /// Its tasks are made from an older template.
+    pub outdated: bool,
+    /// Its tasks, in the order of their places, with those that ended lately. A task that is on its way out is
+    /// `Killing`.
     pub tasks: Vec<TaskUpdate>,
 }
 
@@ -167,6 +282,43 @@ impl Backend {
         match self {
             Self::Tasks(backend) => backend.capabilities(),
             Self::Count(backend) => backend.capabilities(),
+        }
+    }
+
+    /// CPU and memory of the tasks that it can sample among `tasks`.
+    ///
+    /// # Errors
+    /// Those of the backend.
+    pub async fn stats(&self, tasks: Vec<TaskId>) -> Result<BTreeMap<TaskId, TaskStats>, BackendError> {
+        match self {
+            Self::Tasks(backend) => backend.stats(tasks).await,
+            Self::Count(backend) => backend.stats(tasks).await,
+        }
+    }
+
+    /// Lets go of everything; with `kill_all`, ends every task of this host first.
+    pub async fn shutdown(&self, kill_all: bool) {
+        match self {
+            Self::Tasks(backend) => backend.shutdown(kill_all).await,
+            Self::Count(backend) => backend.shutdown(kill_all).await,
+        }
+    }
+
+    /// How much of it can be reached.
+    #[must_use]
+    pub fn standing(&self) -> Standing {
+        match self {
+            Self::Tasks(backend) => backend.standing(),
+            Self::Count(_) => Standing::Ready,
+        }
+    }
+
+    /// What there is to be shown of it.
+    #[must_use]
+    pub fn facts(&self) -> BTreeMap<&'static str, String> {
+        match self {
+            Self::Tasks(backend) => backend.facts(),
+            Self::Count(_) => BTreeMap::new(),
         }
     }
 }

@@ -6,6 +6,7 @@
 
 mod figures;
 mod life;
+mod logs;
 mod restart;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -134,7 +135,8 @@ fn argv(argv: &[&str]) -> TaskTemplate {
 }
 
 fn with_ports(template: TaskTemplate, names: &[&str]) -> TaskTemplate {
-    let ports = names.iter().map(|name| PortSpec { name: (*name).into(), inside: None }).collect();
+    let ports =
+        names.iter().map(|name| PortSpec { name: (*name).into(), inside: None, ..PortSpec::default() }).collect();
     TaskTemplate { ports, ..template }
 }
 

@@ -15,9 +15,10 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use super::spawn::file_name;
+use super::logs::file_name;
 use crate::core::model::TaskId;
 use crate::core::policy::TaskTemplate;
+use crate::sample::mounted_at;
 
 /// The folder that holds the groups of all tasks.
 const FOLDER: &str = "setpoint";
@@ -145,6 +146,18 @@ impl Group {
         })
     }
 
+    /// The most memory that the task may use, in bytes; none where it has no limit.
+    pub(super) fn memory_limit(&self) -> Option<u64> {
+        self.0.iter().find_map(|own| {
+            let file = match own.controller {
+                Controller::Memory1 => "memory.limit_in_bytes",
+                Controller::Unified => "memory.max",
+                Controller::Cpu1 => return None,
+            };
+            fs::read_to_string(own.folder.join(file)).ok()?.trim().parse().ok()
+        })
+    }
+
     /// Removes it, once nothing is in it any more.
     pub(super) fn remove(&self) {
         for own in &self.0 {
@@ -209,7 +222,7 @@ fn parents(cgroups: &str, mounts: &str) -> Vec<Parent> {
         let (Some(controllers), Some(path)) = (fields.next(), fields.next()) else { continue };
         let has = |name| controllers.split(',').any(|controller| controller == name);
         let mut add = |controller, kind: &str, option: &str| {
-            parents.extend(folder(mounts, kind, option, path).map(|folder| Parent { controller, folder }));
+            parents.extend(mounted_at(mounts, kind, option, path).map(|folder| Parent { controller, folder }));
         };
         if has("memory") {
             add(Controller::Memory1, "cgroup", "memory");
@@ -222,19 +235,6 @@ fn parents(cgroups: &str, mounts: &str) -> Vec<Parent> {
         }
     }
     parents
-}
-
-/// Where a group of a hierarchy is seen in the file system.
-fn folder(mounts: &str, kind: &str, option: &str, path: &str) -> Option<PathBuf> {
-    mounts.lines().find_map(|line| {
-        let (mount, file_system) = line.split_once(" - ")?;
-        let (mount, file_system): (Vec<&str>, Vec<&str>) =
-            (mount.split(' ').collect(), file_system.split(' ').collect());
-        let matches = *file_system.first()? == kind
-            && (option.is_empty() || file_system.get(2)?.split(',').any(|given| given == option));
-        let below = Path::new(path).strip_prefix(mount.get(3)?).ok()?;
-        matches.then(|| Path::new(mount.get(4).copied().unwrap_or_default()).join(below))
-    })
 }
 
 /// The folder in which groups may be made, given this program's own group.

@@ -11,40 +11,37 @@
 //! - nothing is signalled by a bare pid: it is a child, or its start time was compared.
 
 mod cgroup;
+mod logs;
 mod ports;
 mod process;
 mod procfs;
 mod recover;
 mod registry;
 mod spawn;
-mod stats;
 mod worker;
 
 use std::collections::BTreeMap;
-use std::io;
 use std::ops::RangeInclusive;
-use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::MetadataExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant as Moment};
 
 use async_trait::async_trait;
 use rustix::process::Pid;
-use sha2::{Digest, Sha256};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use self::cgroup::{Group, Limits};
+use self::logs::Logs;
 use self::process::{Process, Watching};
 use self::recover::{Plan, Snapshot};
 use self::registry::Registry;
 use self::spawn::{Setting, Spawner};
 use self::worker::Task;
-use crate::backend::{BackendError, Capabilities, KnownTask, LaunchRequest, TaskBackend, TaskUpdate};
-use crate::core::model::{Exit, TaskId, TaskState, TaskStats};
+use crate::backend::{BackendError, Capabilities, KnownTask, LaunchRequest, Mark, TaskBackend, TaskUpdate};
+use crate::core::model::{Exit, PolicyName, TaskId, TaskState, TaskStats};
 
 /// The name of this backend in policies, messages and records.
 pub const NAME: &str = "local";
@@ -70,6 +67,10 @@ pub struct LocalConfig {
     pub mark: Option<PathBuf>,
     /// Where tasks' output goes, as `<policy>/<task>.log`. None: nowhere.
     pub log_dir: Option<PathBuf>,
+    /// Bytes from which on the log of a running task is rotated: its last so many bytes are kept beside it.
+    pub log_max: u64,
+    /// How many logs of ended tasks are kept for each policy.
+    pub log_keep: usize,
     /// The ports that tasks are given, first and last included.
     pub ports: RangeInclusive<u16>,
     /// Whether `cpus` (a ceiling, in cores) and `memory` of a task are enforced, where control groups may be made.
@@ -86,6 +87,8 @@ impl Default for LocalConfig {
         Self {
             mark: None,
             log_dir: None,
+            log_max: 16 << 20,
+            log_keep: 20,
             ports: 31_000..=32_000,
             limits: true,
             leftover_grace: Duration::from_secs(5),
@@ -129,15 +132,15 @@ impl LocalBackend {
         if config.ports.contains(&0) {
             return Err(refused("the range of ports must start at 1 or above"));
         }
-        let mark = config.mark.as_deref().map(|folder| mark(folder).map_err(|error| (folder, error))).transpose();
+        let mark = config.mark.as_deref().map(|folder| Mark::of(folder).map_err(|error| (folder, error))).transpose();
         let mark = mark.map_err(|(folder, error)| {
             refused(format!("the state folder `{}` cannot be used: {error}", folder.display()))
         })?;
         let setting = Arc::new(Setting {
             ephemeral: mark.is_none(),
             // A task that runs setpoint itself must not pass its own mark on to that one's tasks.
-            mark: mark.unwrap_or_else(|| "none".to_owned()),
-            log_dir: config.log_dir,
+            mark: mark.map_or_else(|| "none".to_owned(), |mark| mark.as_str().to_owned()),
+            logs: config.log_dir.map(|folder| Arc::new(Logs::new(folder, config.log_max, config.log_keep))),
             ports: ports::Pool::new(config.ports),
             limits: config.limits.then(Limits::find),
         });
@@ -188,13 +191,14 @@ impl LocalBackend {
         // A kill that the earlier run had begun is begun again: it cannot be told how far it came.
         let killing = known.state == TaskState::Killing;
         let order = killing.then(|| deadline(known.grace));
+        let group = self.shared.group(&known.id);
         let mut registry = self.shared.registry();
         let orders = registry.insert(&known.id, order)?;
-        registry.set_group(&known.id, found.pid);
+        registry.set_group(&known.id, found.pid, group.memory_limit());
         drop(registry);
         let lease = self.shared.setting.ports.adopt(found.ports.clone());
-        let group = self.shared.group(&known.id);
-        let task = Task { id: known.id.clone(), policy: known.policy.clone(), process, lease, group, orders };
+        let log = self.shared.setting.logs.as_ref().map(|logs| logs.adopt(&known.policy, &known.id));
+        let task = Task { id: known.id.clone(), log, process, lease, group, orders };
         let update = task.placed(&self.shared, if killing { TaskState::Killing } else { TaskState::Running });
         Some((task, update))
     }
@@ -229,6 +233,10 @@ impl TaskBackend for LocalBackend {
         self.shared.updates.set(updates).map_err(|_| refused("`recover` was called before; it is called once"))?;
         let plan = self.settled_plan(&known).await;
         self.end_strays(&plan);
+        if let Some(logs) = &self.shared.setting.logs {
+            logs.take_in();
+            self.workers.spawn(look_after(Arc::clone(logs), self.shared.closing.clone()));
+        }
         for task in &known {
             let Some((task, update)) = self.adopt(task, &plan) else {
                 self.shared.group(&task.id).remove();
@@ -280,6 +288,14 @@ impl TaskBackend for LocalBackend {
         let read = tokio::task::spawn_blocking(move || (Moment::now(), procfs::usage(numbers))).await;
         let (now, usage) = read.map_err(|error| unavailable(format!("`/proc` could not be read: {error}")))?;
         Ok(self.shared.registry().measure(now, groups, &usage))
+    }
+
+    async fn forget(&self, policy: &PolicyName) {
+        let Some(logs) = self.shared.setting.logs.clone() else { return };
+        let policy = policy.clone();
+        if let Err(error) = tokio::task::spawn_blocking(move || logs.forget(&policy)).await {
+            tracing::warn!(%error, "a removed policy's logs are left");
+        }
     }
 
     async fn shutdown(&self, kill_all: bool) {
@@ -335,20 +351,14 @@ impl Shared {
     }
 }
 
-/// What marks the tasks of a state folder: its path and its identity on this machine, because another root file
-/// system (a container's) may have a folder under the same path.
-fn mark(folder: &Path) -> io::Result<String> {
-    let folder = folder.canonicalize()?;
-    let identity = folder.metadata()?;
-    let mut hash = Sha256::new();
-    hash.update(folder.as_os_str().as_bytes());
-    hash.update(identity.dev().to_le_bytes());
-    hash.update(identity.ino().to_le_bytes());
-    let mut mark = String::new();
-    for byte in hash.finalize().iter().take(12) {
-        mark.push_str(&format!("{byte:02x}"));
+/// Keeps logs within their bounds until the backend shuts down.
+async fn look_after(logs: Arc<Logs>, closing: CancellationToken) {
+    while closing.run_until_cancelled(tokio::time::sleep(logs::LOOK)).await.is_some() {
+        let logs = Arc::clone(&logs);
+        if let Err(error) = tokio::task::spawn_blocking(move || logs.look()).await {
+            tracing::warn!(%error, "logs were not looked at");
+        }
     }
-    Ok(mark)
 }
 
 fn deadline(grace: Duration) -> Instant {

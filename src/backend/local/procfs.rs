@@ -7,12 +7,8 @@
 use std::collections::HashMap;
 use std::fs;
 
-/// Names of the environment variables that every task is started with.
+/// Names of the environment variables that every local task has besides those of all tasks.
 pub(super) mod var {
-    /// The task's id.
-    pub(in crate::backend::local) const TASK_ID: &str = "SETPOINT_TASK_ID";
-    /// The policy's name.
-    pub(in crate::backend::local) const POLICY: &str = "SETPOINT_POLICY";
     /// The mark of the state folder, by which a later run finds its tasks.
     pub(in crate::backend::local) const RUN: &str = "SETPOINT_RUN";
     /// The task's ports as `name=number,…`, by which a later run knows which are taken.
@@ -32,7 +28,8 @@ pub(super) struct Stat {
     pub(super) ppid: i32,
     pub(super) pgrp: i32,
     state: u8,
-    threads: u64,
+    /// Threads, its first one included.
+    pub(super) threads: u64,
     /// Clock ticks from boot to the start of the process: with the pid, its identity until the next boot.
     pub(super) start: u64,
     /// CPU time in clock ticks, that of the children it has waited for included.
@@ -120,15 +117,26 @@ pub(super) fn token(start: u64, boot: &str) -> String {
     format!("{start}@{boot}")
 }
 
-/// CPU time in clock ticks and resident memory in pages of each of these process groups, from one pass over `/proc`.
-///
-/// Pages that processes of a group share are counted for each of them.
-pub(super) fn usage(groups: impl IntoIterator<Item = i32>) -> HashMap<i32, (u64, u64)> {
-    let mut wanted: HashMap<i32, Option<(u64, u64)>> = groups.into_iter().map(|group| (group, None)).collect();
+/// What a process group uses.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Usage {
+    /// CPU time in clock ticks.
+    pub(super) ticks: u64,
+    /// Resident memory in pages. Those that processes of a group share are counted for each of them.
+    pub(super) pages: u64,
+    /// Processes and threads.
+    pub(super) threads: u64,
+}
+
+/// What each of these process groups uses, from one pass over `/proc`.
+pub(super) fn usage(groups: impl IntoIterator<Item = i32>) -> HashMap<i32, Usage> {
+    let mut wanted: HashMap<i32, Option<Usage>> = groups.into_iter().map(|group| (group, None)).collect();
     for stat in all() {
         if let Some(usage) = wanted.get_mut(&stat.pgrp) {
-            let (ticks, pages) = usage.unwrap_or_default();
-            *usage = Some((ticks + stat.ticks, pages + stat.rss_pages));
+            let usage = usage.get_or_insert_default();
+            usage.ticks += stat.ticks;
+            usage.pages += stat.rss_pages;
+            usage.threads += stat.threads;
         }
     }
     wanted.into_iter().filter_map(|(group, usage)| Some((group, usage?))).collect()
@@ -170,6 +178,10 @@ mod tests {
         assert!(own.is_alive() && own.rss_pages > 0 && own.start > 0);
         assert!(all().iter().any(|stat| (stat.pid, stat.start) == (own.pid, own.start)));
         let usage = usage([own.pgrp, i32::MAX]);
-        assert!(usage[&own.pgrp].1 >= own.rss_pages / 2 && !usage.contains_key(&i32::MAX));
+        assert!(
+            usage[&own.pgrp].threads >= 1
+                && usage[&own.pgrp].pages >= own.rss_pages / 2
+                && !usage.contains_key(&i32::MAX)
+        );
     }
 }

@@ -12,6 +12,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use super::ports;
 use super::procfs::{self, Stat, var};
 use crate::backend::KnownTask;
+use crate::backend::environment::TASK_ID;
 use crate::core::model::TaskId;
 
 /// A process that carries the mark.
@@ -128,7 +129,7 @@ fn read_mark(pid: i32, mark: &str) -> Option<Marked> {
         return None;
     }
     let ports = environment.get(var::PORTS).map(ports::from_text).unwrap_or_default();
-    Some(Marked { task: TaskId::from(environment.get(var::TASK_ID)?), ports })
+    Some(Marked { task: TaskId::from(environment.get(TASK_ID)?), ports })
 }
 
 #[cfg(test)]

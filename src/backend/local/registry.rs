@@ -10,8 +10,9 @@ use rustix::param::{clock_ticks_per_second, page_size};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use super::stats::CpuMeter;
+use super::procfs::Usage;
 use crate::core::model::{TaskId, TaskStats};
+use crate::sample::CpuMeter;
 
 /// How many ended ids are remembered: a repeated launch comes soon or not at all.
 const REMEMBERED: usize = 16_384;
@@ -28,7 +29,10 @@ struct Entry {
     /// When the task is to be killed for good; none while it may run.
     orders: watch::Sender<Option<Instant>>,
     group: Option<i32>,
+    /// The most memory that it may use.
+    memory_limit: Option<u64>,
     cpu: CpuMeter,
+    first_read: Option<Moment>,
 }
 
 impl Registry {
@@ -41,14 +45,18 @@ impl Registry {
         if order.is_some() {
             inbox.mark_changed();
         }
-        self.live.insert(id.clone(), Entry { orders, group: None, cpu: CpuMeter::default() });
+        self.live.insert(
+            id.clone(),
+            Entry { orders, group: None, memory_limit: None, cpu: CpuMeter::default(), first_read: None },
+        );
         Some(inbox)
     }
 
-    /// Notes the process group of a task.
-    pub(super) fn set_group(&mut self, id: &TaskId, group: i32) {
+    /// Notes the process group of a task, and the memory that its control group allows.
+    pub(super) fn set_group(&mut self, id: &TaskId, group: i32, memory_limit: Option<u64>) {
         if let Some(entry) = self.live.get_mut(id) {
             entry.group = Some(group);
+            entry.memory_limit = memory_limit;
         }
     }
 
@@ -90,20 +98,29 @@ impl Registry {
             .collect()
     }
 
-    /// Turns what process groups have used, in clock ticks and pages, into the tasks' figures.
+    /// Turns what process groups have used into the tasks' figures.
     pub(super) fn measure(
         &mut self,
         now: Moment,
         groups: Vec<(TaskId, i32)>,
-        usage: &HashMap<i32, (u64, u64)>,
+        usage: &HashMap<i32, Usage>,
     ) -> BTreeMap<TaskId, TaskStats> {
-        let (second, page) = (clock_ticks_per_second(), page_size() as u64);
+        let (tick, page) = (1_000_000_000 / clock_ticks_per_second().max(1), page_size() as u64);
         groups
             .into_iter()
             .filter_map(|(id, group)| {
-                let &(ticks, pages) = usage.get(&group)?;
-                let cpu_percent = self.live.get_mut(&id)?.cpu.read(now, ticks, second);
-                Some((id, TaskStats { cpu_percent, memory_bytes: Some(pages.saturating_mul(page)) }))
+                let usage = usage.get(&group)?;
+                let entry = self.live.get_mut(&id)?;
+                let span = now.saturating_duration_since(*entry.first_read.get_or_insert(now));
+                let span = u64::try_from(span.as_nanos()).unwrap_or(u64::MAX);
+                let stats = TaskStats {
+                    cpu_percent: entry.cpu.read(usage.ticks.saturating_mul(tick), span, 1),
+                    memory_bytes: Some(usage.pages.saturating_mul(page)),
+                    memory_limit: entry.memory_limit,
+                    pids: Some(usage.threads),
+                    ..TaskStats::default()
+                };
+                Some((id, stats))
             })
             .collect()
     }

@@ -7,7 +7,6 @@
 //! Invariant: a task's id and the state folder's mark are in the child's first environment, so that a child
 //! whose pid was never recorded is still found.
 
-use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::process::CommandExt;
@@ -21,10 +20,10 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
 
 use super::cgroup::{Group, Limits};
+use super::logs::Logs;
 use super::ports::{self, Lease, Pool};
 use super::procfs::{self, var};
-use crate::backend::LaunchRequest;
-use crate::core::model::{PolicyName, TaskId};
+use crate::backend::{LaunchRequest, environment};
 use crate::core::policy::{self, Output, TaskTemplate};
 
 /// How many launches wait in the thread's queue before those who ask for more wait themselves.
@@ -72,7 +71,7 @@ pub(super) struct Setting {
     pub(super) mark: String,
     /// Whether tasks die with this process.
     pub(super) ephemeral: bool,
-    pub(super) log_dir: Option<PathBuf>,
+    pub(super) logs: Option<Arc<Logs>>,
     pub(super) ports: Arc<Pool>,
     /// None when limits are not wanted.
     pub(super) limits: Option<Limits>,
@@ -168,21 +167,13 @@ impl Setting {
     }
 
     fn environment(&self, command: &mut Command, request: &LaunchRequest, lease: &Lease) -> Result<(), StartError> {
-        for (name, value) in &request.template.env {
+        for (name, value) in environment::of_task(&request.id, &request.policy, &request.template, lease.ports()) {
             if name.is_empty() || name.contains(['=', '\0']) || value.contains('\0') {
-                return Err(StartError::Variable(name.clone()));
+                return Err(StartError::Variable(name));
             }
             command.env(name, value);
         }
-        // Ours come last: a template cannot hide a task from the run that has to find it again.
-        for (name, port) in lease.ports() {
-            command.env(port_variable(name), port.to_string());
-        }
-        command
-            .env(var::TASK_ID, request.id.as_str())
-            .env(var::POLICY, request.policy.as_str())
-            .env(var::PORTS, ports::to_text(lease.ports()))
-            .env(var::RUN, &self.mark);
+        command.env(var::PORTS, ports::to_text(lease.ports())).env(var::RUN, &self.mark);
         Ok(())
     }
 
@@ -192,24 +183,17 @@ impl Setting {
             Output::Inherit => (io::stderr().into(), io::stderr().into()),
             Output::Null => (Stdio::null(), Stdio::null()),
             Output::Auto => {
-                let Some(path) = self.log_path(&request.policy, &request.id) else {
-                    return (Stdio::null(), Stdio::null());
-                };
-                match open_log(&path).and_then(|file| Ok((file.try_clone()?.into(), file.into()))) {
+                let Some(logs) = &self.logs else { return (Stdio::null(), Stdio::null()) };
+                let log = logs.open(&request.policy, &request.id);
+                match log.and_then(|file| Ok((file.try_clone()?.into(), file.into()))) {
                     Ok(both) => both,
                     Err(error) => {
-                        tracing::warn!(task = %request.id, path = %path.display(), %error, "a task's output is lost");
+                        tracing::warn!(task = %request.id, %error, "a task's output is lost");
                         (Stdio::null(), Stdio::null())
                     }
                 }
             }
         }
-    }
-
-    /// The file of a task's output, if there is one.
-    pub(super) fn log_path(&self, policy: &PolicyName, task: &TaskId) -> Option<PathBuf> {
-        let folder = self.log_dir.as_deref()?.join(file_name(policy.as_str()));
-        Some(folder.join(format!("{}.log", file_name(task.as_str()))))
     }
 }
 
@@ -266,25 +250,6 @@ fn explain(error: io::Error, program: &str, folder: Option<&Path>) -> StartError
     }
 }
 
-fn open_log(path: &Path) -> io::Result<File> {
-    if let Some(folder) = path.parent() {
-        std::fs::create_dir_all(folder)?;
-    }
-    OpenOptions::new().create(true).append(true).open(path)
-}
-
-/// A name as one component of a path: a fleet's `file/row` becomes `file~row`, as in task ids.
-pub(super) fn file_name(name: &str) -> String {
-    let flat = name.replace(['/', '\0'], "~");
-    if matches!(&*flat, "" | "." | "..") { format!("~{flat}") } else { flat }
-}
-
-/// `PORT_<NAME>` for a port's name.
-fn port_variable(name: &str) -> String {
-    let upper = name.chars().map(|c| if c.is_ascii_alphanumeric() { c.to_ascii_uppercase() } else { '_' });
-    "PORT_".chars().chain(upper).collect()
-}
-
 /// What the child does between fork and exec: it enters its control groups, and asks the kernel to kill it when
 /// the thread that started it, and so this process, ends.
 #[cfg(target_os = "linux")]
@@ -324,15 +289,6 @@ fn before_exec(_: &mut Command, _: bool, _: Vec<OwnedFd>) {}
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn names_become_variables_and_files() {
-        assert_eq!(port_variable("http"), "PORT_HTTP");
-        assert_eq!(port_variable("my-admin.port"), "PORT_MY_ADMIN_PORT");
-        for (name, file) in [("web", "web"), ("fleet/row", "fleet~row"), ("..", "~.."), ("", "~"), ("a\0b", "a~b")] {
-            assert_eq!(file_name(name), file);
-        }
-    }
 
     #[test]
     fn relative_folders_start_from_the_policy_file() {

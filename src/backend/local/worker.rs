@@ -10,6 +10,7 @@
 //! Invariants: the last update of a task is `Gone`, and it is sent once nothing of its process group runs; its
 //! id is given up and its ports are free before that. A worker that is told to let go leaves everything as it is.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -23,7 +24,7 @@ use super::ports::Lease;
 use super::process::{self, Process};
 use super::spawn::Started;
 use crate::backend::{LaunchRequest, TaskUpdate};
-use crate::core::model::{Exit, Placement, PolicyName, TaskId, TaskState};
+use crate::core::model::{Exit, Placement, TaskId, TaskState};
 
 /// A process that does not go away is killed again after this long.
 const KILL_AGAIN: Duration = Duration::from_secs(1);
@@ -37,7 +38,8 @@ const THOROUGH: Duration = Duration::from_millis(80);
 /// A task under watch.
 pub(super) struct Task {
     pub(super) id: TaskId,
-    pub(super) policy: PolicyName,
+    /// Its log, whether there is one or not.
+    pub(super) log: Option<PathBuf>,
     pub(super) process: Process,
     pub(super) lease: Lease,
     pub(super) group: Group,
@@ -46,13 +48,15 @@ pub(super) struct Task {
 
 /// Starts a task and stays with it to its end.
 pub(super) async fn launch(shared: Arc<Shared>, request: LaunchRequest, orders: watch::Receiver<Option<Instant>>) {
-    let (id, policy) = (request.id.clone(), request.policy.clone());
+    let id = request.id.clone();
+    let log = shared.setting.logs.as_ref().map(|logs| logs.path(&request.policy, &id));
     shared.report(update(&id, TaskState::Staging)).await;
     match shared.spawner.spawn(request, orders.clone()).await {
         Ok(Started { child, start, lease, group }) => {
             let process = Process::own(child, start, &shared.watching);
-            let task = Task { id, policy, process, lease, group, orders };
-            shared.registry().set_group(&task.id, task.process.pid().as_raw_pid());
+            let task = Task { id, log, process, lease, group, orders };
+            let memory_limit = task.group.memory_limit();
+            shared.registry().set_group(&task.id, task.process.pid().as_raw_pid(), memory_limit);
             shared.report(task.placed(&shared, TaskState::Running)).await;
             task.supervise(&shared).await;
         }
@@ -121,14 +125,12 @@ impl Task {
     }
 
     async fn finish(self, shared: &Shared, exit: Exit) {
-        let Self { id, policy, lease, group, .. } = self;
+        let Self { id, log, lease, group, .. } = self;
         group.remove();
-        // A log that nothing was written to tells nothing; policies with many short tasks would drown in them.
-        if let Some(path) = shared.setting.log_path(&policy, &id)
-            && tokio::fs::metadata(&path).await.is_ok_and(|log| log.len() == 0)
-            && let Err(error) = tokio::fs::remove_file(&path).await
+        if let (Some(logs), Some(path)) = (shared.setting.logs.clone(), log)
+            && let Err(error) = tokio::task::spawn_blocking(move || logs.end(&path)).await
         {
-            tracing::debug!(task = %id, %error, "could not remove an empty log");
+            tracing::debug!(task = %id, %error, "its log was not looked at");
         }
         drop(lease);
         shared.registry().remove(&id);
@@ -166,7 +168,7 @@ async fn is_alive(group: Pid, thorough: bool) -> bool {
 
 /// An update that says nothing but the state.
 pub(super) fn update(id: &TaskId, state: TaskState) -> TaskUpdate {
-    TaskUpdate { id: id.clone(), state, healthy: None, placement: None, exit: None }
+    TaskUpdate { id: id.clone(), state, healthy: None, placement: None, exit: None, receipt: None }
 }
 
 /// The last update of a task.
