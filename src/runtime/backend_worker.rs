@@ -22,7 +22,7 @@ use super::store::StoreError;
 pub(crate) const QUEUE: usize = 4096;
 
 /// How long a backend may take for one request before it counts as not available.
-const PATIENCE: Duration = Duration::from_secs(60);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
 /// What the loop asks of a backend.
 #[derive(Debug)]
@@ -103,7 +103,7 @@ impl BackendWorker {
     }
 }
 
-async fn durable(after: Option<oneshot::Receiver<Result<(), StoreError>>>) -> Result<(), String> {
+pub(crate) async fn durable(after: Option<oneshot::Receiver<Result<(), StoreError>>>) -> Result<(), String> {
     let Some(after) = after else { return Ok(()) };
     match after.await {
         Ok(Ok(())) => Ok(()),

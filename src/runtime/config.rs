@@ -17,12 +17,16 @@ pub struct EngineConfig {
     pub backends: BTreeMap<String, Backend>,
     /// Functions of the embedding program that scripts may call.
     pub natives: crate::script::Natives,
+    /// Who looks at containers for scripts (`setpoint.docker`), if anybody does.
+    pub containers: Option<std::sync::Arc<dyn crate::script::containers::Containers>>,
     /// Limits on scripts.
     pub limits: Limits,
     /// What scripts may reach.
     pub permissions: Permissions,
     /// Parameters: `key` for every policy that declares it, `NAME.key` for one.
     pub params: BTreeMap<String, String>,
+    /// Who set them, in words and by the same keys, for messages: `--set`, `setpoint.toml:3`.
+    pub param_origins: BTreeMap<String, String>,
     /// Where state is kept; none keeps nothing and stops the run's tasks on the way out.
     pub state_dir: Option<PathBuf>,
     /// Nothing is carried out.
@@ -49,9 +53,11 @@ impl Default for EngineConfig {
             sources: Vec::new(),
             backends: BTreeMap::new(),
             natives: crate::script::Natives::default(),
+            containers: None,
             limits: Limits::default(),
             permissions: Permissions::default(),
             params: BTreeMap::new(),
+            param_origins: BTreeMap::new(),
             state_dir: None,
             dry_run: false,
             stop_tasks: false,
@@ -140,10 +146,12 @@ pub enum StartError {
         second: PathBuf,
     },
     /// A parameter that nobody declares.
-    #[error("no policy declares the parameter `{key}`{}", .near.as_ref().map(|near| format!(", did you mean `{near}`?")).unwrap_or_default())]
+    #[error("no policy declares the parameter `{key}`{}{}", set_by(.origin.as_deref()), .near.as_ref().map(|near| format!(", did you mean `{near}`?")).unwrap_or_default())]
     UnknownParam {
         /// As it was given.
         key: String,
+        /// Who set it, if that is known.
+        origin: Option<String>,
         /// The nearest one that exists.
         near: Option<String>,
     },
@@ -153,4 +161,9 @@ pub enum StartError {
     /// Threads could not be started.
     #[error("cannot start the script threads")]
     Threads(#[source] std::io::Error),
+}
+
+/// Who set a parameter, behind its name in a message.
+fn set_by(origin: Option<&str>) -> String {
+    origin.map(|origin| format!(" (set by {origin})")).unwrap_or_default()
 }

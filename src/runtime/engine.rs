@@ -12,7 +12,7 @@ use tokio::task::JoinHandle;
 use crate::backend::Backend;
 use crate::core::ledger::{Ledger, Task};
 use crate::core::model::PolicyName;
-use crate::script::{LoadedFile, ScriptError, ScriptHost};
+use crate::script::{LoadedFile, Param, ScriptError, ScriptHost};
 
 use super::backend_worker::{BackendWorker, QUEUE, Queues};
 use super::clock::Clock;
@@ -57,9 +57,15 @@ impl Engine {
             tokio::runtime::Handle::current(),
             config.script_threads,
         )
-        .map_err(StartError::Threads)?;
+        .map_err(StartError::Threads)?
+        .naming_params(config.param_origins.clone());
+        let host = match config.containers.clone() {
+            Some(containers) => host.with_containers(containers),
+            None => host,
+        };
         let loaded = load_all(&host, &config, sources, &stored.sources).await?;
-        check_params(&config.params, &loaded)?;
+        let declared = loaded.iter().map(|(source, file, _)| (source.name.as_str(), file.params.as_slice()));
+        check_params(config.params.keys(), declared, &config.param_origins)?;
 
         let (events, inbox) = mpsc::channel(INBOX);
         let (update_sender, updates) = mpsc::channel(INBOX);
@@ -177,7 +183,10 @@ async fn load_all(
             let request = source.request(&config.params, backends.clone());
             let good = stored.get(&request.path.display().to_string()).map(|record| record.source.clone());
             async move {
-                let errors = match host.load(request.clone()).await {
+                let (result, read) = host.load_noting(request.clone()).await;
+                let mut source = source;
+                source.note(read);
+                let errors = match result {
                     Ok(loaded) => return (index, Ok((source, loaded, None))),
                     Err(errors) => errors,
                 };
@@ -205,19 +214,28 @@ async fn load_all(
     }
 }
 
-/// Every parameter that was set must be declared by somebody.
-fn check_params(params: &BTreeMap<String, String>, loaded: &[Loaded]) -> Result<(), StartError> {
-    let declared: BTreeSet<String> = loaded
-        .iter()
-        .flat_map(|(source, file, _)| {
-            file.params.iter().flat_map(|param| [param.name.clone(), format!("{}.{}", source.name, param.name)])
-        })
-        .collect();
-    match params.keys().find(|key| !declared.contains(*key)) {
+/// Every parameter that was set (`key`, or `NAME.key`) must be declared by somebody; `declared` are the policies' names
+/// with what they declare, `origins` says who set what.
+///
+/// # Errors
+/// [`StartError::UnknownParam`], for the first that nobody declares.
+pub fn check_params<'a, 'b>(
+    set: impl IntoIterator<Item = &'b String>,
+    declared: impl IntoIterator<Item = (&'a str, &'a [Param])>,
+    origins: &BTreeMap<String, String>,
+) -> Result<(), StartError> {
+    let names = |(policy, params): (&str, &'a [Param])| {
+        let own = policy.to_owned();
+        params.iter().flat_map(move |param| [param.name.clone(), format!("{own}.{}", param.name)])
+    };
+    let declared: BTreeSet<String> = declared.into_iter().flat_map(names).collect();
+    match set.into_iter().find(|key| !declared.contains(*key)) {
         None => Ok(()),
-        Some(key) => {
-            Err(StartError::UnknownParam { key: key.clone(), near: nearest(key, declared.iter().map(String::as_str)) })
-        }
+        Some(key) => Err(StartError::UnknownParam {
+            key: key.clone(),
+            origin: origins.get(key).cloned(),
+            near: nearest(key, declared.iter().map(String::as_str)),
+        }),
     }
 }
 

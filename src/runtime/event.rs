@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use crate::backend::BackendError;
 use crate::core::model::{PolicyName, TaskId, TaskStats};
-use crate::script::{Acted, Fleet, FleetRow, LoadedFile, Observed, ScriptError};
+use crate::script::{Acted, Fleet, FleetRow, LoadedFile, Observed, ReadFile, ScriptError};
 
 use super::config::Signal;
 use super::handle::Request;
@@ -28,7 +28,7 @@ pub(crate) enum Event {
     /// A tick for show.
     Evaluated { policy: PolicyName, request: Request, observed: Box<Observed> },
     /// A file was read, compiled and tried.
-    Loaded { source: usize, serial: u64, result: Result<LoadedFile, Vec<ScriptError>> },
+    Loaded { source: usize, serial: u64, result: Result<LoadedFile, Vec<ScriptError>>, read: Vec<ReadFile> },
     /// A fleet's rows; `fleet` says of which generation.
     Discovered { source: usize, fleet: std::sync::Arc<dyn Fleet>, rows: Result<Vec<FleetRow>, ScriptError> },
     /// Files or folders that changed on the disk.
@@ -41,7 +41,9 @@ pub(crate) enum Event {
     NotRecorded { launches: Vec<TaskId>, kills: Vec<TaskId>, error: String },
     /// A backend did what it was asked.
     BackendDone { backend: String },
-    /// CPU and memory of tasks.
+    /// A count backend has answered.
+    Counted(Box<super::control_loop::CountAnswer>),
+    /// What tasks use; without figures where none could be had.
     Stats(BTreeMap<TaskId, TaskStats>),
     /// A command from the API.
     Command(Request),

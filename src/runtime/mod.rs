@@ -7,7 +7,10 @@
 mod backend_worker;
 mod clock;
 pub mod config;
+#[cfg(feature = "docker")]
+mod containers;
 mod control_loop;
+mod counted;
 mod engine;
 pub mod eval;
 mod event;
@@ -19,6 +22,11 @@ mod ticker;
 pub mod view;
 mod watch;
 
+pub(crate) use control_loop::{Action, action, with_plan};
+pub(crate) use policy::by_word;
+
 pub use config::{EngineConfig, GlobalBudget, PolicySource, RunEnd, Signal, StartError};
-pub use engine::Engine;
+#[cfg(feature = "docker")]
+pub use containers::EngineContainers;
+pub use engine::{Engine, check_params};
 pub use handle::EngineHandle;

@@ -23,12 +23,13 @@ use crate::core::decision::{Bounds, Decision, InFlight, PolicyState};
 use crate::core::intent::By;
 use crate::core::ledger::{Ledger, Rules};
 use crate::core::model::{Counts, PolicyName, Sample, TaskId, TaskState, TaskStats};
-use crate::core::plan::Plan;
+use crate::core::plan::{Plan, Situation};
 use crate::core::policy::PolicySpec;
 use crate::core::time::Timestamp;
 use crate::script::{Ctx, Hook, LoadedPolicy, Param, PolicyScript, ScriptError, TaskView};
 
 use super::clock::JumpDetector;
+use super::counted::Counted;
 use super::record::{Ended, Override, Pause, PolicyRecord};
 use super::view::{PolicySnapshot, ScriptView};
 
@@ -144,6 +145,8 @@ pub(crate) struct Policy {
     pub(crate) state: PolicyState,
     pub(crate) ledger: Ledger,
     pub(crate) external: External,
+    /// What is known of it on count backends, by backend: its own, and one that it is leaving.
+    pub(crate) counted: BTreeMap<Arc<str>, Counted>,
     pub(crate) phase: Phase,
     /// Serial number of the last call; answers to others are void.
     pub(crate) serial: u64,
@@ -205,6 +208,7 @@ impl Policy {
             state: record.state,
             ledger,
             external: External::default(),
+            counted: BTreeMap::new(),
             phase: Phase::Idle,
             serial: 0,
             epoch: 0,
@@ -325,12 +329,26 @@ impl Policy {
 
     /// The counts that guards and laws work on.
     pub(crate) fn counts(&self) -> Counts {
-        if self.is_external() { self.external.counts() } else { self.ledger.counts() }
+        if self.is_external() {
+            return self.external.counts();
+        }
+        let mut counts = self.ledger.counts();
+        if let Some(counted) = self.own_count() {
+            counted.adjust(&mut counts);
+        }
+        counts
     }
 
     /// What the sample does not show yet.
     pub(crate) fn in_flight(&self, now: Timestamp) -> InFlight {
-        if self.is_external() { self.external.in_flight() } else { self.ledger.in_flight(now, &self.rules) }
+        if self.is_external() {
+            return self.external.in_flight();
+        }
+        let mut in_flight = self.ledger.in_flight(now, &self.rules);
+        if let Some(counted) = self.own_count() {
+            counted.adjust_in_flight(self.ledger.counts(), &mut in_flight);
+        }
+        in_flight
     }
 
     /// Marks what is shown of its tasks, and what is stored of them, as old.
@@ -370,6 +388,7 @@ impl Policy {
             started: task.started,
             stats: self.stats.get(&task.id).copied().unwrap_or_default(),
             by: by_word(task.by),
+            slot: task.slot,
         }
     }
 
@@ -445,19 +464,27 @@ impl Policy {
         }
     }
 
-    /// Which tasks go first when nobody names them: those that do not run yet, then those that are not ready, then
-    /// the newest.
-    pub(crate) fn default_victims(&self, n: u32) -> Vec<TaskId> {
-        let mut alive: Vec<_> = self
-            .ledger
-            .tasks()
-            .filter(|task| task.state < TaskState::Killing && task.by != By::Helper)
-            .map(|task| {
-                ((task.state, task.ready.is_some(), std::cmp::Reverse((task.started, task.id.clone()))), &task.id)
-            })
-            .collect();
-        alive.sort();
-        alive.into_iter().take(n as usize).map(|(_, id)| id.clone()).collect()
+    /// Whether a task of this id is there and not on its way out.
+    pub(crate) fn is_alive(&self, id: &TaskId) -> bool {
+        self.ledger.get(id).is_some_and(|task| task.state < TaskState::Killing)
+    }
+
+    /// The situation that intents for `adjustment` are judged in; none without a script.
+    pub(crate) fn situation(&self, adjustment: i64, by: By, now: Timestamp) -> Option<Situation> {
+        Some(Situation {
+            adjustment,
+            counts: self.counts(),
+            bounds: self.bounds_in_force(),
+            helpers: self.ledger.helpers(),
+            max_helpers: self.spec()?.max_helpers,
+            backed_off: self.ledger.backed_off(now).is_some(),
+            by,
+        })
+    }
+
+    /// Which tasks go: the named ones, and `n` more in the order that `victims` gave, then in the default order.
+    pub(crate) fn victims(&self, named: &[TaskId], n: u32, order: Vec<TaskId>) -> Vec<TaskId> {
+        self.ledger.victims(named, n, order)
     }
 }
 

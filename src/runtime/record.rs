@@ -110,4 +110,6 @@ pub enum Write {
     RemoveTask(TaskId),
     /// Insert or replace a source.
     Source(String, SourceRecord),
+    /// Forget a source.
+    RemoveSource(String),
 }

@@ -22,6 +22,8 @@ pub(crate) enum Timer {
     Chores,
     /// CPU and memory of tasks.
     Stats,
+    /// A look at the workloads on count backends.
+    Observe,
     /// A backend's recovery is tried again.
     Recover(String),
     /// A policy's replacement is due, or a drain is over.

@@ -109,6 +109,8 @@ pub struct Health {
     pub degraded: bool,
     /// What is wrong, by policy, backend or `engine`.
     pub problems: BTreeMap<String, String>,
+    /// What backends show of themselves, by their names.
+    pub backends: BTreeMap<String, BTreeMap<&'static str, String>>,
 }
 
 /// Counters of the whole engine since it started.
@@ -124,6 +126,8 @@ pub struct Totals {
     pub killed: u64,
     /// Tasks that failed.
     pub failed: u64,
+    /// Policy files that are known now, whether they load or not.
+    pub sources: u64,
     /// Reloads that took effect.
     pub reloads: u64,
     /// Reloads that were refused.

@@ -20,7 +20,7 @@ use super::event::Event;
 /// How long a file must have been left alone.
 const SETTLE: Duration = Duration::from_millis(10);
 
-/// Files larger than this are no policies; only their size and time are looked at.
+/// Files larger than this are no policies; only their size is looked at.
 const MAX_HASHED: u64 = 4 << 20;
 
 /// A handle to the watcher; dropping it ends the thread.
@@ -31,7 +31,8 @@ pub(crate) struct Watch {
 
 #[derive(Debug)]
 enum Order {
-    Set { files: Vec<(PathBuf, Look)>, dirs: Vec<PathBuf> },
+    Set { files: Vec<PathBuf>, dirs: Vec<PathBuf> },
+    Loaded(Vec<(PathBuf, u64)>),
     Notified(notify::Result<notify::Event>),
 }
 
@@ -66,11 +67,15 @@ impl Watch {
         Ok(Self { orders })
     }
 
-    /// Replaces what is watched. A new file that is known by the fingerprint of what was loaded is reported if it is
-    /// not that any more; other new ones are taken as they are now.
-    pub(crate) fn set(&self, files: Vec<(PathBuf, Option<u64>)>, dirs: Vec<PathBuf>) {
+    /// Replaces what is watched. New files are taken as they are now.
+    pub(crate) fn set(&self, files: Vec<PathBuf>, dirs: Vec<PathBuf>) {
         // The thread only ends with this handle, or when the loop has ended.
         self.orders.send(Order::Set { files, dirs }).ok();
+    }
+
+    /// Tells by their fingerprints what was loaded of watched files: a file that is not that any more is reported.
+    pub(crate) fn loaded(&self, files: Vec<(PathBuf, u64)>) {
+        self.orders.send(Order::Loaded(files)).ok();
     }
 }
 
@@ -98,6 +103,7 @@ impl Watching {
             let patience = wake.min(self.next_poll).saturating_duration_since(Instant::now());
             match inbox.recv_timeout(patience) {
                 Ok(Order::Set { files, dirs }) => self.set(files, dirs),
+                Ok(Order::Loaded(files)) => self.loaded(files),
                 Ok(Order::Notified(Ok(event))) => self.notified(&event),
                 Ok(Order::Notified(Err(error))) => {
                     tracing::debug!(error = %error, "notifications were lost, every file is looked at");
@@ -120,19 +126,11 @@ impl Watching {
         }
     }
 
-    fn set(&mut self, files: Vec<(PathBuf, Look)>, dirs: Vec<PathBuf>) {
-        let files: BTreeMap<PathBuf, Look> = files.into_iter().collect();
-        self.files.retain(|path, _| files.contains_key(path));
-        for (path, loaded) in files {
-            if self.files.contains_key(&path) {
-                continue;
-            }
-            if loaded.is_some() {
-                // It may have changed between its load and this moment.
-                self.pending.insert(path.clone(), Instant::now());
-            }
-            let look = loaded.or_else(|| look(&path));
-            self.files.insert(path, look);
+    fn set(&mut self, files: Vec<PathBuf>, dirs: Vec<PathBuf>) {
+        let files: BTreeSet<PathBuf> = files.into_iter().collect();
+        self.files.retain(|path, _| files.contains(path));
+        for path in files {
+            self.files.entry(path).or_insert_with_key(|path| look(path));
         }
         self.dirs = dirs
             .into_iter()
@@ -152,6 +150,18 @@ impl Watching {
             }
         }
         self.watched = parents;
+    }
+
+    /// What was loaded, where it differs from the last look: either the file has changed since, or the last look is the
+    /// older one, and then others may have loaded what it saw.
+    fn loaded(&mut self, files: Vec<(PathBuf, u64)>) {
+        for (path, loaded) in files {
+            let Some(last) = self.files.get_mut(&path).filter(|last| **last != Some(loaded)) else { continue };
+            if look(&path) != Some(loaded) {
+                *last = Some(loaded);
+            }
+            self.pending.insert(path, Instant::now());
+        }
     }
 
     /// Something happened in a watched folder: a file of ours by name, or something that ours may go through.
@@ -223,15 +233,22 @@ fn look(path: &Path) -> Look {
     if metadata.len() <= MAX_HASHED {
         return Some(fingerprint(&std::fs::read(path).ok()?));
     }
-    let mut hasher = DefaultHasher::new();
-    hasher.write_u64(metadata.len());
-    Some(hasher.finish())
+    Some(fingerprint_of_size(metadata.len()))
 }
 
 /// A hash of a file's content, as long as the program runs.
 pub(crate) fn fingerprint(content: &[u8]) -> u64 {
+    if MAX_HASHED < content.len() as u64 {
+        return fingerprint_of_size(content.len() as u64);
+    }
     let mut hasher = DefaultHasher::new();
     hasher.write(content);
+    hasher.finish()
+}
+
+fn fingerprint_of_size(bytes: u64) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    hasher.write_u64(bytes);
     hasher.finish()
 }
 
@@ -246,4 +263,30 @@ fn listing(dir: &Path) -> u64 {
         hasher.write_u8(0);
     }
     hasher.finish()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_changed_between_its_load_and_the_first_look_is_reported_once() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let (same, other) = (folder.path().join("same.lua"), folder.path().join("other.lua"));
+        std::fs::write(&same, "same").expect("written");
+        std::fs::write(&other, "new").expect("written");
+        let (events, mut inbox) = tokio::sync::mpsc::channel(4);
+        // Neither the poll nor a notification tells of it: nothing changes any more.
+        let watch = Watch::start(Duration::from_secs(3600), events).expect("a thread");
+        watch.set(vec![same.clone(), other.clone()], Vec::new());
+        // Two policies have read the file, one before it changed and one after.
+        let read = |path: &PathBuf, text: &str| (path.clone(), fingerprint(text.as_bytes()));
+        watch.loaded(vec![read(&same, "same"), read(&other, "old"), read(&other, "new")]);
+        let Some(Event::Changed(paths)) = inbox.blocking_recv() else { panic!("nothing was reported") };
+        assert_eq!(paths, std::slice::from_ref(&other));
+        watch.loaded(vec![read(&same, "same"), read(&other, "new")]);
+        std::fs::write(&same, "changed").expect("written");
+        let Some(Event::Changed(paths)) = inbox.blocking_recv() else { panic!("nothing was reported") };
+        assert_eq!(paths, [same], "what is as it was loaded is not reported again");
+    }
 }

@@ -8,7 +8,7 @@ use std::time::{Duration, SystemTime};
 
 use tokio::time::Instant;
 
-use crate::backend::LaunchRequest;
+use crate::backend::{Backend, LaunchRequest, Standing};
 use crate::core::decide::settle;
 use crate::core::decision::Decision;
 use crate::core::intent::By;
@@ -30,6 +30,10 @@ use super::tick::{deadline, with_plan};
 impl Loop {
     /// Records and carries out a plan; `order` is what `victims` said.
     pub(super) fn carry_out(&mut self, key: usize, decision: Decision, mut plan: Plan, order: Vec<TaskId>) {
+        if self.policy(key).is_some_and(|policy| policy.own_count().is_some()) {
+            self.carry_out_count(key, decision, plan);
+            return;
+        }
         let at = self.clock.now();
         if let Some(error) = self.store.as_ref().and_then(super::Store::failure)
             && !plan.launches.is_empty()
@@ -38,21 +42,18 @@ impl Loop {
             plan.refused += plan.launched();
             plan.launches.clear();
         }
+        if let Some(problem) = self.lost_backend(key)
+            && !plan.launches.is_empty()
+        {
+            // The backend has told of the outage; this would be said at every tick of it.
+            tracing::debug!(problem = %problem, "nothing is launched while the backend is away");
+            plan.refused += plan.launched();
+            plan.launches.clear();
+        }
         let Some(policy) = self.policy(key) else { return };
         // Replacements that wait go first: nothing has to be killed for them.
         let cancelled = policy.ledger.cancel_waiting(plan.kills);
-        let mut victims = plan.named.clone();
-        let wanted = victims.len() + (plan.kills - cancelled) as usize;
-        for id in order.into_iter().chain(policy.default_victims(u32::MAX)) {
-            if wanted <= victims.len() {
-                break;
-            }
-            let alive =
-                policy.ledger.get(&id).is_some_and(|task| task.state < TaskState::Killing && task.by != By::Helper);
-            if alive && !victims.contains(&id) {
-                victims.push(id);
-            }
-        }
+        let victims = policy.victims(&plan.named, plan.kills - cancelled, order);
         // The timers move before the intents are recorded, so that both are in the same write: a crash in between must
         // not forget a cooldown that the launch has started.
         let killed = cancelled + victims.len() as u32;
@@ -72,9 +73,19 @@ impl Loop {
         self.conclude(key, with_plan(decision, &plan, acted));
     }
 
+    /// Why the policy's backend can start nothing now; none when it can, or nobody knows better.
+    fn lost_backend(&self, key: usize) -> Option<String> {
+        let spec = self.policies.get(key).and_then(Option::as_ref)?.spec()?;
+        let Backend::Tasks(backend) = self.backends.get(&spec.workload.backend)? else { return None };
+        match backend.standing() {
+            Standing::Lost(problem) | Standing::Over { message: problem, .. } => Some(problem),
+            Standing::Ready | Standing::Degraded(_) => None,
+        }
+    }
+
     /// Starts `n` tasks; how many were recorded and handed over.
     pub(super) fn launch(&mut self, key: usize, n: u32, template: Option<Arc<TaskTemplate>>, by: By) -> u32 {
-        if n == 0 || self.settings.dry_run || self.stopping.is_some() {
+        if n == 0 || self.settings.dry_run || self.stopping.is_some() || self.lost_backend(key).is_some() {
             return 0;
         }
         if let Some(error) = self.store.as_ref().and_then(super::Store::failure) {
@@ -89,6 +100,7 @@ impl Loop {
         let backend: Arc<str> = spec.workload.backend.as_str().into();
         let attempt = policy.ledger.state().streak;
         let (mut writes, mut requests) = (Vec::new(), Vec::new());
+        let mut slots = policy.ledger.free_slots();
         for _ in 0..n {
             let id = task_id(policy.name.as_str(), &mut self.ids, wall);
             let task = Task {
@@ -106,6 +118,7 @@ impl Loop {
                 killed: false,
                 attempt,
                 placement: Placement::default(),
+                slot: if by == By::Helper { None } else { slots.next() },
             };
             writes.push(Write::Task(Box::new(task.clone())));
             requests.push(LaunchRequest {
@@ -143,7 +156,9 @@ impl Loop {
         let at = self.clock.now();
         let now = Instant::now();
         let Some(policy) = self.policies.get_mut(key).and_then(Option::as_mut) else { return 0 };
-        let drains = policy.spec().is_some_and(|spec| spec.hooks.drain) && policy.script().is_some();
+        let drains = policy.spec().is_some_and(|spec| spec.hooks.drain)
+            && policy.script().is_some()
+            && policy.own_count().is_none();
         let mut killed = Vec::new();
         let mut writes = Vec::new();
         for id in ids {
@@ -192,7 +207,13 @@ impl Loop {
             }
         }
         for ((backend, grace), ids) in groups {
-            if matches!(self.backend_states.get(&*backend), Some(super::BackendState::Recovering { .. })) {
+            if matches!(self.backends.get(&*backend), Some(crate::backend::Backend::Count(_))) {
+                // Whoever ends tasks there without a decision ends the workload.
+                self.remove_counted(key, &backend);
+                continue;
+            }
+            let state = self.backend_states.get(&*backend);
+            if matches!(state, Some(super::BackendState::Idle | super::BackendState::Recovering { .. })) {
                 // It must not be asked anything before it knows its tasks; they are told to end right after.
                 continue;
             }
@@ -371,7 +392,11 @@ impl Loop {
         }
         let Some(policy) = self.policy(key) else { return };
         let Some(spec) = policy.spec().cloned() else { return };
-        if spec.workload.replace != Replace::Rolling || spec.workload.kind != Kind::Service || policy.ended.is_some() {
+        if policy.own_count().is_some()
+            || spec.workload.replace != Replace::Rolling
+            || spec.workload.kind != Kind::Service
+            || policy.ended.is_some()
+        {
             return;
         }
         let counts = policy.counts();
@@ -429,11 +454,15 @@ impl Loop {
             .filter(|task| *task.backend != *spec.workload.backend && task.state < TaskState::Killing)
             .map(|task| task.id.clone())
             .collect();
+        let own = spec.workload.backend.as_str();
         if left.is_empty() {
+            self.remove_all_counted(key, Some(own));
             return;
         }
         tracing::info!(policy = %policy.name, tasks = left.len(), "draining the tasks on the old backend");
-        if spec.workload.kind == Kind::Service {
+        if let Some(counted) = policy.counted.get_mut(own) {
+            counted.carried += u32::try_from(left.len()).unwrap_or(u32::MAX);
+        } else if spec.workload.kind == Kind::Service {
             for _ in &left {
                 policy.ledger.wait(at);
             }

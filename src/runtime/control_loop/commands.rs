@@ -5,6 +5,7 @@ use std::time::{Duration, SystemTime};
 
 use tokio::time::Instant;
 
+use crate::backend::Backend;
 use crate::core::decision::Observation;
 use crate::core::ledger::Ledger;
 use crate::core::model::{PolicyName, TaskState};
@@ -59,7 +60,7 @@ impl Loop {
             }
             Command::Reload { policy: Some(policy) } => {
                 // A fleet is reloaded by its own name too, which is no policy.
-                if let Some(source) = self.sources.iter().position(|source| source.name == policy.as_str()) {
+                if let Some(source) = self.source_called(policy.as_str()) {
                     self.load(source);
                     return Ok(self.snapshot(policy));
                 }
@@ -77,6 +78,15 @@ impl Loop {
                     name: task.to_string(),
                     near: None,
                 })?;
+                let backend =
+                    self.policy(key).and_then(|policy| policy.ledger.get(task)).map(|task| task.backend.clone());
+                if let Some(backend) = backend
+                    && matches!(self.backends.get(&*backend), Some(Backend::Count(_)))
+                {
+                    return Err(CommandError::Conflict(format!(
+                        "backend `{backend}` chooses itself which of its tasks end: override min and max, or end the task there"
+                    )));
+                }
                 let at = self.clock.now();
                 let dry_run = self.settings.dry_run;
                 if let Some(policy) = self.policy(key)
@@ -212,6 +222,11 @@ impl Loop {
         if self.policy(from).is_some_and(|policy| policy.active.is_some() || policy.is_loading()) {
             return Err(CommandError::Conflict(format!("policy `{old}` is not retired, it still has its file")));
         }
+        if self.policy(from).is_some_and(|policy| !policy.counted.is_empty()) {
+            let text =
+                format!("the workload of `{old}` is found by that name on its backend, and cannot be given away");
+            return Err(CommandError::Conflict(text));
+        }
         let Some(retired) = self.drop_policy(from) else { return Ok(None) };
         let mut writes = vec![Write::RemovePolicy(old.clone())];
         let Some(heir) = self.policy(to) else { return Ok(None) };
@@ -253,6 +268,7 @@ impl Loop {
             policy.ended.get_or_insert_with(|| Ended { by: String::new(), code: 0, reason: "removed".to_owned() });
         "removed".clone_into(&mut ended.by);
         self.kill(key, &ids);
+        self.remove_all_counted(key, None);
         self.publish(key);
         let snapshot = self.snapshot(name);
         self.forget_if_over(key);

@@ -9,8 +9,10 @@
 //! - in a dry run nothing reaches a backend: [`Loop::send`] is the only way there, and it drops everything;
 //! - a policy's calls never overlap, and the answer to a call that is no longer awaited changes nothing.
 
+mod action;
 mod carry_out;
 mod commands;
+mod counted;
 mod shutdown;
 mod sources;
 mod tick;
@@ -41,9 +43,11 @@ use super::ticker::{Timer, Timers};
 use super::view::{PolicySnapshot, StreamEvent, Totals};
 use super::watch::Watch;
 
+pub(crate) use action::{Action, action};
 pub(crate) use commands::nearest;
+pub(crate) use counted::CountAnswer;
 pub(crate) use sources::{Source, SourceOrigin, policy_files, stem};
-pub(crate) use tick::rehearse;
+pub(crate) use tick::{rehearse, with_plan};
 
 /// How long the tasks may take to end when the run stops them.
 const STOP_GRACE: Duration = Duration::from_secs(30);
@@ -80,6 +84,8 @@ pub(crate) struct Settings {
 /// A backend's standing.
 #[derive(Debug)]
 pub(crate) enum BackendState {
+    /// No policy and no task needs it, so it has not been asked anything: an engine that nobody uses may be away.
+    Idle,
     /// `recover` has not been answered.
     Recovering { attempts: u32 },
     /// At work.
@@ -105,11 +111,14 @@ pub(crate) struct Loop {
     policies: Vec<Option<Policy>>,
     /// Keys whose policies are gone.
     free: Vec<usize>,
-    /// Policies that there ever were: a key is used again, and nothing of its last owner must act on the next.
+    /// Policies and sources that there ever were: a key is used again, and nothing of its last owner must act on the
+    /// next.
     births: u64,
     names: HashMap<PolicyName, usize>,
     owners: HashMap<TaskId, usize>,
-    sources: Vec<Source>,
+    sources: Vec<Option<Source>>,
+    /// Indices whose sources are gone.
+    free_sources: Vec<usize>,
     totals: Totals,
     ids: ulid::Generator,
     /// Changes that count towards the global budget.
@@ -136,8 +145,12 @@ struct Stopping {
 
 impl Loop {
     pub(crate) fn new(parts: LoopParts) -> Self {
-        let backend_states =
-            parts.backends.keys().map(|name| (name.clone(), BackendState::Recovering { attempts: 0 })).collect();
+        // A count backend has nothing to recover as a whole: its workloads are observed one by one.
+        let state = |backend: &Backend| match backend {
+            Backend::Tasks(_) => BackendState::Idle,
+            Backend::Count(_) => BackendState::Ready,
+        };
+        let backend_states = parts.backends.iter().map(|(name, backend)| (name.clone(), state(backend))).collect();
         Self {
             host: parts.host,
             store: parts.store,
@@ -157,6 +170,7 @@ impl Loop {
             names: HashMap::new(),
             owners: HashMap::new(),
             sources: Vec::new(),
+            free_sources: Vec::new(),
             totals: Totals { lag: LAG_BOUNDS.iter().map(|bound| (*bound, 0)).collect(), ..Totals::default() },
             ids: ulid::Generator::new(),
             spent: VecDeque::new(),
@@ -180,6 +194,9 @@ impl Loop {
         let now = Instant::now();
         self.timers.set(now + Duration::from_millis(500), Timer::Chores);
         self.timers.set(now + Duration::from_secs(2), Timer::Stats);
+        if self.backends.values().any(|backend| matches!(backend, Backend::Count(_))) {
+            self.timers.set(now, Timer::Observe);
+        }
         if let Some(run_for) = self.settings.run_for {
             self.timers.set(now + run_for, Timer::End);
         }
@@ -245,6 +262,7 @@ impl Loop {
                 Timer::Retire(source) => self.retire_if_gone(source),
                 Timer::Chores => self.on_chores(now),
                 Timer::Stats => self.sample_tasks(now),
+                Timer::Observe => self.on_observe_due(now),
                 Timer::Recover(name) => self.recover(&name),
                 Timer::Wake(key) => self.on_wake(key, due),
                 Timer::End => self.stop(RunEnd { code: 0, reason: "the run's time is over".to_owned() }),
@@ -262,7 +280,7 @@ impl Loop {
             Event::Drained { key, task, done } => self.on_drained(key, &task, done),
             Event::Migrated { key, serial, result } => self.on_migrated(key, serial, result),
             Event::Evaluated { policy, request, observed } => self.on_evaluated(&policy, request, *observed),
-            Event::Loaded { source, serial, result } => self.on_loaded(source, serial, result),
+            Event::Loaded { source, serial, result, read } => self.on_loaded(source, serial, result, read),
             Event::Discovered { source, fleet, rows } => self.on_discovered(source, &fleet, rows),
             Event::Changed(paths) => self.on_changed(&paths),
             Event::Recovered { backend, result } => self.on_recovered(&backend, result),
@@ -271,6 +289,7 @@ impl Loop {
             }
             Event::NotRecorded { launches, kills, error } => self.on_not_recorded(launches, kills, &error),
             Event::BackendDone { backend } => self.on_backend_done(&backend),
+            Event::Counted(answer) => self.on_counted(*answer),
             Event::Stats(stats) => self.on_stats(stats),
             Event::Command(request) => self.on_command(request),
             Event::Signal(signal) => self.on_signal(signal),

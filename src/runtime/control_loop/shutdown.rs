@@ -1,11 +1,12 @@
 //! The way out: in good order at the first signal, at once at the second.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::Instant;
 
 use crate::backend::Backend;
-use crate::core::model::{Kind, TaskId, TaskState};
+use crate::core::model::{Kind, PolicyName, TaskId, TaskState};
 use crate::core::policy::OnEnd;
 
 use super::super::config::{RunEnd, Signal};
@@ -45,6 +46,7 @@ impl Loop {
                 policy.ledger.cancel_waiting(u32::MAX);
                 let ids: Vec<TaskId> = policy.ledger.tasks().map(|task| task.id.clone()).collect();
                 self.kill(key, &ids);
+                self.remove_all_counted(key, None);
             }
             let longest = self
                 .policies
@@ -72,7 +74,11 @@ impl Loop {
     /// Whether everything that the way out waits for is over.
     fn check_stopped(&mut self) {
         let Some(stopping) = &self.stopping else { return };
-        let left = self.policies.iter().flatten().any(|policy| policy.ledger.tasks().next().is_some());
+        let left = self
+            .policies
+            .iter()
+            .flatten()
+            .any(|policy| policy.ledger.tasks().next().is_some() || policy.is_being_removed());
         if !(stopping.killing && left) {
             self.end = self.stopping.take().map(|stopping| stopping.end);
         }
@@ -90,7 +96,6 @@ impl Loop {
         self.queues.clear();
         let kill_all = !self.settings.keep_tasks && !self.settings.dry_run;
         for (name, backend) in &self.backends {
-            let Backend::Tasks(backend) = backend else { continue };
             if tokio::time::timeout(STOP_GRACE, backend.shutdown(kill_all)).await.is_err() {
                 tracing::error!(backend = %name, "the backend did not let go in {STOP_GRACE:?}");
             }
@@ -133,6 +138,7 @@ impl Loop {
                 .map(|task| task.id.clone())
                 .collect();
             self.kill(key, &ids);
+            self.remove_all_counted(key, None);
         }
         if let Some(policy) = self.policy(key) {
             let write = Write::Policy(policy.name.clone(), Box::new(policy.record()));
@@ -162,7 +168,7 @@ impl Loop {
             .filter(|policy| policy.active.is_some() || (policy.is_loading() && policy.ended.is_none()))
             .collect();
         let ended: Vec<Ended> = live.iter().filter_map(done).collect();
-        let fleets = self.sources.iter().any(|source| source.fleet.is_some());
+        let fleets = self.sources.iter().flatten().any(|source| source.fleet.is_some());
         let all = !live.is_empty() && ended.len() == live.len() && !fleets;
         if all || (self.settings.exit_on_stop && !ended.is_empty()) {
             let first = ended.iter().find(|ended| ended.code != 0).or_else(|| ended.first());
@@ -178,11 +184,23 @@ impl Loop {
         let Some(policy) = self.policies.get(key).and_then(Option::as_ref) else { return };
         let over = policy.ended.as_ref().is_some_and(|ended| matches!(ended.by.as_str(), "gone" | "removed"));
         // One that is back with a new generation is not over.
-        if !over || !policy.ledger.is_empty() || policy.is_loading() {
+        if !over || !policy.ledger.is_empty() || policy.is_being_removed() || policy.is_loading() {
             return;
         }
         if let Some(policy) = self.drop_policy(key) {
+            if policy.ended.is_some_and(|ended| ended.by == "removed") {
+                self.forget_logs(&policy.name);
+            }
             self.write(vec![Write::RemovePolicy(policy.name)], false);
+        }
+    }
+
+    /// What backends keep of a policy's tasks goes with it when an operator removes it.
+    fn forget_logs(&self, name: &PolicyName) {
+        for backend in self.backends.values() {
+            let Backend::Tasks(backend) = backend else { continue };
+            let (backend, name) = (Arc::clone(backend), name.clone());
+            tokio::spawn(async move { backend.forget(&name).await });
         }
     }
 
@@ -193,8 +211,8 @@ impl Loop {
         self.reserved.remove(&key);
         self.names.remove(&policy.name);
         write_lock(&self.published.policies).remove(&policy.name);
-        if let Some(source) = policy.source {
-            self.sources[source].rows.retain(|_, row| row.key != key);
+        if let Some(source) = policy.source.and_then(|index| self.source(index)) {
+            source.rows.retain(|_, row| row.key != key);
         }
         Some(policy)
     }

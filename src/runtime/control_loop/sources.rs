@@ -9,7 +9,7 @@ use tokio::time::Instant;
 
 use crate::core::ledger::Ledger;
 use crate::core::model::PolicyName;
-use crate::script::{Content, Fleet, FleetRow, LoadRequest, LoadedFile, Param, ScriptError};
+use crate::script::{Content, Fleet, FleetRow, LoadRequest, LoadedFile, LoadedPolicy, Param, ReadFile, ScriptError};
 
 use super::super::clock::JumpDetector;
 use super::super::event::Event;
@@ -50,14 +50,13 @@ pub(crate) struct Source {
     pub(crate) undiscovered: Option<Arc<ScriptError>>,
     pub(crate) rows: BTreeMap<String, Row>,
     pub(crate) sha256: Arc<str>,
-    /// Fingerprint of the text that was loaded, where it was the file's.
-    pub(crate) fingerprint: Option<u64>,
     pub(crate) params: Arc<Vec<Param>>,
     /// Why the file on the disk is not what runs.
     pub(crate) refused: Option<Arc<ScriptError>>,
     /// Why rows have no policy, by their names.
     pub(crate) faults: BTreeMap<String, Arc<ScriptError>>,
-    pub(crate) required: Vec<PathBuf>,
+    /// The files that the last load asked for, with the fingerprints of what it read.
+    pub(crate) read: BTreeMap<PathBuf, Option<u64>>,
     /// Since when the file is gone.
     pub(crate) missing: Option<Instant>,
     /// More than half of the rows went at once: so many more discoveries must agree.
@@ -84,11 +83,10 @@ impl Source {
             undiscovered: None,
             rows: BTreeMap::new(),
             sha256: Arc::from(""),
-            fingerprint: None,
             params: Arc::default(),
             refused: None,
             faults: BTreeMap::new(),
-            required: Vec::new(),
+            read: BTreeMap::new(),
             missing: None,
             doubt: 0,
         }
@@ -100,6 +98,21 @@ impl Source {
             SourceOrigin::File(path) => path.clone(),
             SourceOrigin::Text(_) => PathBuf::from(format!("{}.lua", self.name)),
         }
+    }
+
+    /// Notes what a load read. A file that is asked for and not there is watched too: its coming mends the load.
+    pub(crate) fn note(&mut self, read: Vec<ReadFile>) {
+        let look = |file: ReadFile| (file.path, file.text.map(|text| fingerprint(text.as_bytes())));
+        self.read = read.into_iter().map(look).collect();
+    }
+
+    /// What is to be watched for it.
+    fn files(&self) -> impl Iterator<Item = &PathBuf> {
+        let own = match &self.origin {
+            SourceOrigin::File(path) => Some(path),
+            SourceOrigin::Text(_) => None,
+        };
+        own.into_iter().chain(self.read.keys())
     }
 
     /// The folder that relative paths of tasks start from.
@@ -139,14 +152,34 @@ impl Source {
 impl Loop {
     /// Adds a source whose first load the engine has done already.
     pub(crate) fn add_source(&mut self, source: Source, loaded: LoadedFile, refused: Option<ScriptError>) {
-        let index = self.sources.len();
-        self.sources.push(source);
+        let index = self.insert_source(source);
         self.take_loaded(index, loaded);
         if let Some(error) = refused {
-            // What runs is not what the file says.
-            self.sources[index].fingerprint = None;
             self.refuse(index, error);
         }
+    }
+
+    fn insert_source(&mut self, mut source: Source) -> usize {
+        // Numbers that no source before had, so that late answers and timers of an index's last owner are void.
+        self.births += 1;
+        source.serial = self.births << 32;
+        source.round = self.births << 32;
+        if let Some(index) = self.free_sources.pop() {
+            self.sources[index] = Some(source);
+            return index;
+        }
+        self.sources.push(Some(source));
+        self.sources.len() - 1
+    }
+
+    /// A source by index, if it is still there.
+    pub(super) fn source(&mut self, index: usize) -> Option<&mut Source> {
+        self.sources.get_mut(index).and_then(Option::as_mut)
+    }
+
+    /// Where the source of that name is.
+    pub(super) fn source_called(&self, name: &str) -> Option<usize> {
+        self.sources.iter().position(|source| source.as_ref().is_some_and(|source| source.name == name))
     }
 
     /// Adds what the store knows: policies that wait for their file, and for now have none.
@@ -159,6 +192,7 @@ impl Loop {
             self.owners.insert(id.clone(), key);
         }
         self.policies.push(Some(policy));
+        self.enter_count_backends(key);
         self.show_tasks(key, &ids);
         self.publish(key);
     }
@@ -166,9 +200,13 @@ impl Loop {
     /// Once every source is in: their files are watched, and what has no file is retired.
     pub(crate) fn retire_leftovers(&mut self) {
         self.watch_files();
+        for index in 0..self.sources.len() {
+            self.tell_loaded(index);
+        }
         let fleets: Vec<String> = self
             .sources
             .iter()
+            .flatten()
             .filter(|source| source.fleet.is_some())
             .map(|source| format!("{}/", source.name))
             .collect();
@@ -182,7 +220,6 @@ impl Loop {
             // What was over when the last run ended in between.
             self.forget_if_over(key);
         }
-        self.watch_files();
     }
 
     fn new_policy(&mut self, name: PolicyName, record: PolicyRecord, ledger: Ledger) -> Policy {
@@ -197,13 +234,13 @@ impl Loop {
     /// Reads a source again.
     pub(super) fn load(&mut self, index: usize) {
         let backends = self.backends.keys().cloned().collect();
-        let source = &mut self.sources[index];
+        let Some(source) = self.sources.get_mut(index).and_then(Option::as_mut) else { return };
         source.serial += 1;
         let (serial, request, host) =
             (source.serial, source.request(&self.settings.params, backends), self.host.clone());
         self.spawn(async move {
-            let result = host.load(request).await;
-            Event::Loaded { source: index, serial, result }
+            let (result, read) = host.load_noting(request).await;
+            Event::Loaded { source: index, serial, result, read }
         });
     }
 
@@ -216,18 +253,24 @@ impl Loop {
         }
     }
 
-    pub(super) fn on_loaded(&mut self, index: usize, serial: u64, result: Result<LoadedFile, Vec<ScriptError>>) {
-        if self.sources[index].serial != serial {
-            return;
+    pub(super) fn on_loaded(
+        &mut self,
+        index: usize,
+        serial: u64,
+        result: Result<LoadedFile, Vec<ScriptError>>,
+        read: Vec<ReadFile>,
+    ) {
+        let Some(source) = self.source(index).filter(|source| source.serial == serial) else { return };
+        let known: Vec<PathBuf> = source.files().cloned().collect();
+        source.note(read);
+        if !source.files().eq(&known) {
+            self.watch_files();
         }
+        self.tell_loaded(index);
         match result {
-            Ok(loaded) => {
-                self.take_loaded(index, loaded);
-                self.watch_files();
-            }
+            Ok(loaded) => self.take_loaded(index, loaded),
             Err(errors) => {
-                self.watch_faults(index, &errors);
-                let source = &mut self.sources[index];
+                let Some(source) = self.source(index) else { return };
                 if let SourceOrigin::File(path) = &source.origin
                     && !path.exists()
                 {
@@ -247,29 +290,15 @@ impl Loop {
         }
     }
 
-    /// A required file that is at fault is watched too, though no version that required it has ever run.
-    fn watch_faults(&mut self, index: usize, errors: &[ScriptError]) {
-        let source = &mut self.sources[index];
-        let own = source.path();
-        let before = source.required.len();
-        for error in errors {
-            if error.path != own && error.path.is_file() && !source.required.contains(&error.path) {
-                source.required.push(error.path.clone());
-            }
-        }
-        if before < source.required.len() {
-            self.watch_files();
-        }
-    }
-
     /// The file on the disk is not used: say so, and go on with what runs.
     fn refuse(&mut self, index: usize, error: ScriptError) {
         self.totals.reloads_refused += 1;
         let error = Arc::new(error);
-        self.sources[index].refused = Some(Arc::clone(&error));
+        let Some(source) = self.source(index) else { return };
+        source.refused = Some(Arc::clone(&error));
+        let name = PolicyName::from(source.name.as_str());
         let keys = self.policies_of(index);
         let generation = keys.first().and_then(|key| self.policy(*key)).map_or(0, |policy| policy.generation);
-        let name = PolicyName::from(self.sources[index].name.as_str());
         tracing::error!(policy = %name, generation, "reload refused, generation {generation} goes on\n{}", error.report());
         for key in keys {
             if let Some(policy) = self.policy(key) {
@@ -288,14 +317,13 @@ impl Loop {
 
     /// A file has been compiled, checked and tried: hand its policies their new generation.
     fn take_loaded(&mut self, index: usize, loaded: LoadedFile) {
-        let source = &mut self.sources[index];
+        let Some(source) = self.source(index) else { return };
         source.sha256 = loaded.sha256.as_str().into();
-        source.fingerprint = Some(fingerprint(loaded.source.as_bytes()));
         source.params = Arc::new(loaded.params);
         source.refused = None;
         source.undiscovered = None;
         source.missing = None;
-        source.required.clone_from(&loaded.required);
+        let name = PolicyName::from(source.name.as_str());
         for warning in &loaded.warnings {
             tracing::warn!(policy = %source.name, "{warning}");
         }
@@ -304,22 +332,20 @@ impl Loop {
             let write = Write::Source(path.display().to_string(), record);
             self.write(vec![write], false);
         }
+        let Some(source) = self.source(index) else { return };
         match loaded.content {
             Content::Policy(policy) => {
-                self.sources[index].fleet = None;
-                self.sources[index].faults.clear();
+                source.fleet = None;
+                source.faults.clear();
                 self.end_rows(index, |_| true);
-                let generation = self.generation(index, policy);
-                let name = PolicyName::from(self.sources[index].name.as_str());
+                let Some(generation) = self.generation(index, policy) else { return };
                 self.offer(index, &name, generation);
             }
             Content::Fleet(fleet) => {
-                let source = &mut self.sources[index];
                 source.fleet = Some(fleet);
                 source.discovering = false;
                 source.round += 1;
                 // A file that was a policy of its own name is none any more.
-                let name = PolicyName::from(source.name.as_str());
                 let key = self.names.get(&name).copied();
                 let runs = |key: &usize| {
                     self.policies[*key].as_ref().is_some_and(|policy| policy.active.is_some() || policy.is_loading())
@@ -332,15 +358,15 @@ impl Loop {
         }
     }
 
-    fn generation(&self, index: usize, policy: crate::script::LoadedPolicy) -> Generation {
-        let source = &self.sources[index];
-        Generation {
+    fn generation(&mut self, index: usize, policy: LoadedPolicy) -> Option<Generation> {
+        let source = self.source(index)?;
+        Some(Generation {
             policy,
             path: source.path(),
             base: source.base(),
             sha256: Arc::clone(&source.sha256),
             params: Arc::clone(&source.params),
-        }
+        })
     }
 
     /// Gives a policy (a new one, if there is none of this name) a generation to take over with.
@@ -421,7 +447,7 @@ impl Loop {
 
     fn take_over(&mut self, key: usize, next: Generation, now: Instant) {
         let source = self.policy(key).and_then(|policy| policy.source);
-        let refused = source.and_then(|index| self.sources[index].refused.clone());
+        let refused = source.and_then(|index| self.source(index)).and_then(|source| source.refused.clone());
         let Some(policy) = self.policy(key) else { return };
         let first = policy.active.is_none();
         let had_ended = policy.ended.take();
@@ -445,6 +471,10 @@ impl Loop {
             .unwrap_or_default();
         for id in ids {
             self.owners.insert(id, key);
+        }
+        self.enter_count_backends(key);
+        if let Some(backend) = self.policy(key).and_then(|policy| Some(policy.spec()?.workload.backend.clone())) {
+            self.use_backend(&backend);
         }
         self.leave_backend(key);
         if first || had_ended.is_some() {
@@ -477,14 +507,8 @@ impl Loop {
             }
         }
         for index in 0..self.sources.len() {
-            let source = &self.sources[index];
-            let touched = match &source.origin {
-                SourceOrigin::File(file) => {
-                    paths.contains(file) || source.required.iter().any(|file| paths.contains(file))
-                }
-                SourceOrigin::Text(_) => false,
-            };
-            if touched {
+            let touched = |source: &mut Source| source.files().any(|file| paths.contains(file));
+            if self.source(index).is_some_and(touched) {
                 self.load(index);
             }
         }
@@ -501,18 +525,19 @@ impl Loop {
         };
         let mut found = false;
         for file in files {
-            let known = self.sources.iter().any(|source| source.origin == SourceOrigin::File(file.clone()));
-            if known {
+            let origin = SourceOrigin::File(file.clone());
+            if self.sources.iter().flatten().any(|source| source.origin == origin) {
                 continue;
             }
             let name = stem(&file);
             // A file that has moved here from elsewhere does not stand against itself.
-            if let Some(other) = self.sources.iter().find(|source| source.name == name && source.missing.is_none()) {
+            if let Some(other) =
+                self.sources.iter().flatten().find(|source| source.name == name && source.missing.is_none())
+            {
                 tracing::error!(file = %file.display(), other = %other.path().display(), "both give the policy name `{name}`, the new file is left out");
                 continue;
             }
-            let index = self.sources.len();
-            self.sources.push(Source::new(name, SourceOrigin::File(file)));
+            let index = self.insert_source(Source::new(name, origin));
             self.load(index);
             found = true;
         }
@@ -525,24 +550,19 @@ impl Loop {
     /// Tells the watcher what to look at now.
     pub(super) fn watch_files(&mut self) {
         let Some(watch) = &self.watch else { return };
-        let files = self
-            .sources
-            .iter()
-            .filter_map(|source| match &source.origin {
-                SourceOrigin::File(path) => Some(
-                    std::iter::once((path.clone(), source.fingerprint))
-                        .chain(source.required.iter().map(|path| (path.clone(), None))),
-                ),
-                SourceOrigin::Text(_) => None,
-            })
-            .flatten()
-            .collect();
+        let files = self.sources.iter().flatten().flat_map(Source::files).cloned().collect();
         watch.set(files, self.settings.dirs.clone());
+    }
+
+    /// Tells the watcher what a source's last load has read.
+    fn tell_loaded(&self, index: usize) {
+        let (Some(watch), Some(Some(source))) = (&self.watch, self.sources.get(index)) else { return };
+        watch.loaded(source.read.iter().filter_map(|(path, look)| Some((path.clone(), (*look)?))).collect());
     }
 
     /// Five seconds after a file went: retire its policies unless it is back.
     pub(super) fn retire_if_gone(&mut self, index: usize) {
-        let source = &mut self.sources[index];
+        let Some(source) = self.source(index) else { return };
         if source.missing.is_none_or(|since| Instant::now() < since + RETIRE_AFTER) {
             return;
         }
@@ -560,6 +580,24 @@ impl Loop {
         for key in self.policies_of(index) {
             self.retire(key, "its file is gone");
         }
+        self.forget_source(index);
+    }
+
+    /// Forgets a source whose file is gone, when its folder is watched: there it would be found anew. One that was named
+    /// by itself stays, and so its file is looked out for.
+    fn forget_source(&mut self, index: usize) {
+        let Some(SourceOrigin::File(path)) = self.source(index).map(|source| source.origin.clone()) else { return };
+        if !path.parent().is_some_and(|dir| self.settings.dirs.iter().any(|watched| watched == dir)) {
+            return;
+        }
+        for policy in self.policies.iter_mut().flatten().filter(|policy| policy.source == Some(index)) {
+            policy.source = None;
+        }
+        self.sources[index] = None;
+        self.free_sources.push(index);
+        // What is stored is of use only while there is a file that it may stand in for.
+        self.write(vec![Write::RemoveSource(path.display().to_string())], false);
+        self.watch_files();
     }
 
     /// No file any more: shown, tasks kept, nothing launched.
@@ -581,16 +619,17 @@ impl Loop {
 
     /// It is time to look for a fleet's rows, if it is the fleet that still runs.
     pub(super) fn on_discover_due(&mut self, index: usize, round: u64) {
-        if self.sources[index].round == round {
+        if self.source(index).is_some_and(|source| source.round == round) {
             self.discover(index);
         }
     }
 
     /// Looks for a fleet's rows.
     pub(super) fn discover(&mut self, index: usize) {
-        let source = &mut self.sources[index];
+        let stopping = self.stopping.is_some();
+        let Some(source) = self.source(index) else { return };
         let Some(fleet) = source.fleet.clone() else { return };
-        if std::mem::replace(&mut source.discovering, true) || self.stopping.is_some() {
+        if std::mem::replace(&mut source.discovering, true) || stopping {
             return;
         }
         let limit = deadline(fleet.every());
@@ -606,13 +645,10 @@ impl Loop {
         fleet: &Arc<dyn Fleet>,
         rows: Result<Vec<FleetRow>, ScriptError>,
     ) {
-        let source = &mut self.sources[index];
-        if !source.fleet.as_ref().is_some_and(|current| Arc::ptr_eq(current, fleet)) {
-            return;
-        }
+        let current = |source: &&mut Source| source.fleet.as_ref().is_some_and(|current| Arc::ptr_eq(current, fleet));
+        let Some(source) = self.sources.get_mut(index).and_then(Option::as_mut).filter(current) else { return };
         source.discovering = false;
-        let round = source.round;
-        self.timers.set(Instant::now() + fleet.every(), Timer::Discover(index, round));
+        self.timers.set(Instant::now() + fleet.every(), Timer::Discover(index, source.round));
         let rows = match rows {
             Ok(rows) => rows,
             Err(error) => {
@@ -641,14 +677,14 @@ impl Loop {
     }
 
     fn take_row(&mut self, index: usize, row: FleetRow) {
-        let source = &self.sources[index];
+        let Some(source) = self.source(index) else { return };
         let name = PolicyName::from(format!("{}/{}", source.name, row.name).as_str());
         let loaded = match row.policy {
             Ok(loaded) => loaded,
             Err(error) => {
                 let known = source.rows.get(&row.name).map(|row| row.key);
                 let error = Arc::new(error);
-                let before = self.sources[index].faults.insert(row.name, Arc::clone(&error));
+                let before = source.faults.insert(row.name, Arc::clone(&error));
                 if before.is_some_and(|before| before == error) {
                     tracing::debug!(policy = %name, error = %error, "the row is wrong, still");
                 } else {
@@ -662,42 +698,46 @@ impl Loop {
                 return;
             }
         };
-        self.sources[index].faults.remove(&row.name);
-        let source = &self.sources[index];
-        let same =
-            source.rows.get(&row.name).and_then(|known| self.policies[known.key].as_ref()).is_some_and(|policy| {
-                let runs = |generation: &Generation| Arc::ptr_eq(&generation.policy.script, &loaded.script);
+        source.faults.remove(&row.name);
+        let refused = source.refused.clone();
+        let known = source.rows.get(&row.name).map(|row| row.key);
+        let runs = |generation: &Generation| Arc::ptr_eq(&generation.policy.script, &loaded.script);
+        let same = known.filter(|key| {
+            self.policies[*key].as_ref().is_some_and(|policy| {
                 let migrating = matches!(&policy.phase, Phase::Migrating(next) if runs(next));
                 policy.active.as_ref().is_some_and(runs) || policy.next.as_deref().is_some_and(runs) || migrating
-            });
-        let key = if same {
-            let (key, refused) = (source.rows[&row.name].key, source.refused.clone());
+            })
+        });
+        let key = if let Some(key) = same {
             if let Some(policy) = self.policy(key) {
                 policy.refusal = refused;
             }
             key
         } else {
-            let generation = self.generation(index, loaded);
+            let Some(generation) = self.generation(index, loaded) else { return };
             self.offer(index, &name, generation)
         };
-        self.sources[index].rows.insert(row.name, Row { key, misses: 0 });
+        if let Some(source) = self.source(index) {
+            source.rows.insert(row.name, Row { key, misses: 0 });
+        }
     }
 
     /// Rows of an earlier run that were not discovered are missing like any other.
     fn find_stored_rows(&mut self, index: usize) {
-        let prefix = format!("{}/", self.sources[index].name);
-        for key in 0..self.policies.len() {
-            let Some(policy) = self.policies[key].as_ref() else { continue };
+        let Some(source) = self.sources.get_mut(index).and_then(Option::as_mut) else { return };
+        let prefix = format!("{}/", source.name);
+        for (key, policy) in self.policies.iter().enumerate() {
+            let Some(policy) = policy else { continue };
             let Some(row) = policy.name.as_str().strip_prefix(&prefix).map(str::to_owned) else { continue };
             if policy.source.is_none() && policy.active.is_none() && policy.ended.is_none() {
-                self.sources[index].rows.entry(row).or_insert(Row { key, misses: 0 });
+                source.rows.entry(row).or_insert(Row { key, misses: 0 });
             }
         }
     }
 
     /// Counts the rows that were not there this time; more than half at once needs more to agree.
     fn miss_rows(&mut self, index: usize, present: &BTreeSet<String>) {
-        let source = &mut self.sources[index];
+        let Some(source) = self.source(index) else { return };
         let mut missing = 0;
         for (name, row) in &mut source.rows {
             if !present.contains(name) {
@@ -716,11 +756,13 @@ impl Loop {
 
     /// Ends the rows that are over: their tasks are stopped or kept as `on_gone` says.
     fn end_rows(&mut self, index: usize, over: impl Fn(&Row) -> bool) {
-        let source = &mut self.sources[index];
+        let Some(source) = self.source(index) else { return };
         let gone: Vec<(String, usize)> =
             source.rows.iter().filter(|(_, row)| over(row)).map(|(name, row)| (name.clone(), row.key)).collect();
         for (name, key) in gone {
-            self.sources[index].rows.remove(&name);
+            if let Some(source) = self.source(index) {
+                source.rows.remove(&name);
+            }
             self.end_gone(key, "its row is gone, its tasks are kept", &format!("row `{name}` is gone"));
         }
     }

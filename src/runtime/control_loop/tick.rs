@@ -9,9 +9,9 @@ use crate::core::decide::{Config, decide, settle};
 use crate::core::decision::{Decision, Detail, Guard, Observation, PolicyState, Reason};
 use crate::core::intent::{By, Intent};
 use crate::core::interval::next_interval;
-use crate::core::model::{Effect, PolicyName, Sample, TaskId};
-use crate::core::plan::{Plan, Situation, plan};
-use crate::core::policy::{Actuator, PolicySpec};
+use crate::core::model::{PolicyName, Sample, TaskId};
+use crate::core::plan::{Plan, plan};
+use crate::core::policy::PolicySpec;
 use crate::script::{Acted, Hook, Mode, Observed, ScriptError};
 
 use super::super::event::Event;
@@ -19,6 +19,7 @@ use super::super::policy::{Penalty, Phase, Policy};
 use super::super::record::Ended;
 use super::super::ticker::{Timer, next_due};
 use super::super::view::StreamEvent;
+use super::action::{Action, action, hook_for};
 use super::{BackendState, LAG_BOUNDS, Loop};
 
 /// A policy that broke a limit waits at most this long.
@@ -59,8 +60,13 @@ impl Loop {
     }
 
     pub(super) fn backend_ready(&self, key: usize) -> bool {
-        let Some(spec) = self.policies[key].as_ref().and_then(Policy::spec) else { return false };
-        !matches!(self.backend_states.get(&spec.workload.backend), Some(BackendState::Recovering { .. }))
+        let Some(policy) = self.policies[key].as_ref() else { return false };
+        let Some(spec) = policy.spec() else { return false };
+        if policy.own_count().is_some_and(|counted| counted.seen.is_none()) {
+            return false;
+        }
+        let state = self.backend_states.get(&spec.workload.backend);
+        !matches!(state, Some(BackendState::Idle | BackendState::Recovering { .. }))
     }
 
     /// Begins a tick that was due at `due`.
@@ -75,11 +81,16 @@ impl Loop {
         policy.stalled = false;
         policy.aged = true;
         let rules = policy.rules.clone();
-        if policy.ledger.advance(at, &rules) {
+        let ripe = policy.ledger.advance(at, &rules);
+        if ripe {
             policy.tasks_changed();
         }
         let lag = policy.rules.lag;
         policy.external.expire(at, lag);
+        if ripe && policy.rules.ready != crate::core::policy::Ready::Running {
+            let running: Vec<TaskId> = policy.ledger.tasks().map(|task| task.id.clone()).collect();
+            self.show_tasks(key, &running);
+        }
         self.withdraw_lapsed(key, at);
         self.launch_due(key);
         self.roll(key);
@@ -194,14 +205,8 @@ impl Loop {
             self.conclude(key, decision);
             return;
         }
-        let n = u32::try_from(adjustment.unsigned_abs()).unwrap_or(u32::MAX);
-        let hook = hook_for(adjustment, spec.workload.effect);
-        let (own, other) = match hook {
-            Hook::Warmer => (&spec.hooks.warmer, &spec.hooks.cooler),
-            _ => (&spec.hooks.cooler, &spec.hooks.warmer),
-        };
-        match (own, other) {
-            (Actuator::Function, _) => {
+        match action(spec, &decision, adjustment) {
+            Action::Call { hook, n } => {
                 let wall = self.clock.wall();
                 let Some(policy) = self.policy(key) else { return };
                 let Some(script) = policy.script() else { return };
@@ -214,37 +219,15 @@ impl Loop {
                     Event::Acted { key, serial, acted }
                 });
             }
-            _ if mode == Mode::Record => self.conclude(key, decision),
-            (Actuator::Task(template), _) => {
-                // A cooler that is a task is launched too: that many of it, as jobs.
-                let intents = [Intent::Launch { n, template: Some(Arc::clone(template)), count: true }];
-                let by = if hook == Hook::Warmer { By::Warmer } else { By::Cooler };
-                self.plan_and_choose(key, decision, &intents, by, i64::from(n));
-            }
-            (Actuator::Absent, Actuator::Absent) => {
-                let intents = [if 0 < adjustment {
-                    Intent::Launch { n, template: None, count: true }
-                } else {
-                    Intent::Kill { n }
-                }];
-                self.plan_and_choose(key, decision, &intents, By::Law, adjustment);
-            }
-            (Actuator::Absent, _) => {
-                // As in Relay: with only one of the two, the other direction does nothing and says so.
-                let text = if hook == Hook::Warmer { "too cold, no warmer" } else { "too hot, no cooler" };
-                let to_min = i64::from(decision.to_min);
-                decision.reasons.push(Reason {
-                    guard: Guard::Actuator,
-                    from: decision.adjustment,
-                    to: to_min,
-                    detail: Detail::Text(text.into()),
-                });
-                decision.adjustment = to_min;
-                if decision.to_min == 0 {
-                    self.conclude(key, decision);
-                } else {
-                    let intents = [Intent::Launch { n: decision.to_min, template: None, count: true }];
-                    self.plan_and_choose(key, decision, &intents, By::Min, to_min);
+            Action::Ask { .. } if mode == Mode::Record => self.conclude(key, decision),
+            Action::Ask { intent, by, adjustment, reason } => {
+                if let Some(reason) = reason {
+                    decision.reasons.push(reason);
+                    decision.adjustment = adjustment;
+                }
+                match intent {
+                    Some(intent) => self.plan_and_choose(key, decision, &[intent], by, adjustment),
+                    None => self.conclude(key, decision),
                 }
             }
         }
@@ -338,20 +321,10 @@ impl Loop {
         let wall = self.clock.wall();
         let Some(policy) = self.policy(key) else { return };
         let Some(spec) = policy.spec().cloned() else { return };
-        let situation = Situation {
-            adjustment,
-            counts: policy.counts(),
-            bounds: policy.bounds_in_force(),
-            helpers: policy.ledger.helpers(),
-            max_helpers: spec.max_helpers,
-            backed_off: policy.ledger.backed_off(at).is_some(),
-            by,
-        };
-        let plan = plan(&situation, intents, |id| {
-            policy.ledger.get(id).is_some_and(|task| task.state < crate::core::model::TaskState::Killing)
-        });
+        let Some(situation) = policy.situation(adjustment, by, at) else { return };
+        let plan = plan(&situation, intents, |id| policy.is_alive(id));
         let waiting = situation.counts.waiting;
-        if spec.hooks.victims && waiting < plan.kills {
+        if spec.hooks.victims && waiting < plan.kills && policy.own_count().is_none() {
             let Some(script) = policy.script() else { return };
             let serial = policy.next_serial();
             let (n, ctx, deadline) = (plan.kills - waiting, policy.ctx(wall), deadline(policy.interval));
@@ -526,14 +499,6 @@ fn target_number(spec: &PolicySpec) -> Option<f64> {
     }
 }
 
-/// Which function a direction calls (rule 1 of the semantics).
-pub(super) fn hook_for(adjustment: i64, effect: Effect) -> Hook {
-    match (0 < adjustment, effect) {
-        (true, Effect::Heats) | (false, Effect::Cools) => Hook::Warmer,
-        (false, Effect::Heats) | (true, Effect::Cools) => Hook::Cooler,
-    }
-}
-
 fn hook_of(decision: &Decision, policy: Option<&Policy>) -> Hook {
     let effect = policy.and_then(Policy::spec).map(|spec| spec.workload.effect).unwrap_or_default();
     hook_for(decision.adjustment, effect)
@@ -579,7 +544,7 @@ pub(crate) fn rehearse(spec: &PolicySpec, state: PolicyState, observation: &Obse
 }
 
 /// Leaves a plan's reasons in its decision.
-pub(super) fn with_plan(mut decision: Decision, plan: &Plan, acted: i64) -> Decision {
+pub(crate) fn with_plan(mut decision: Decision, plan: &Plan, acted: i64) -> Decision {
     decision.reasons.extend(plan.reasons.iter().cloned());
     decision.adjustment = acted;
     decision

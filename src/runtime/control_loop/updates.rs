@@ -1,14 +1,15 @@
 //! What backends say: recovery, task updates, failures, figures. And the loop's chores.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::backend::{Backend, BackendError, KnownTask, TaskUpdate};
+use crate::backend::{Backend, BackendError, KnownTask, Receipt, Standing, TaskUpdate};
 use crate::core::intent::By;
 use crate::core::model::{Exit, TaskId, TaskState, TaskStats};
 
+use super::super::config::RunEnd;
 use super::super::event::Event;
 use super::super::policy::Policy;
 use super::super::record::{Ended, Write};
@@ -23,10 +24,22 @@ const SAVE_HISTORY_EVERY: usize = 10;
 const STATS_EVERY: Duration = Duration::from_secs(2);
 
 impl Loop {
-    /// Asks every backend for the tasks of an earlier run.
+    /// Asks every backend that there is a use for after the tasks of an earlier run.
     pub(super) fn recover_backends(&mut self) {
-        for name in self.backends.keys().cloned().collect::<Vec<_>>() {
-            self.recover(&name);
+        let policies = || self.policies.iter().flatten();
+        let of_specs = policies().filter_map(|policy| Some(policy.spec()?.workload.backend.clone()));
+        let of_tasks = policies().flat_map(|policy| policy.ledger.tasks()).map(|task| task.backend.to_string());
+        let used: BTreeSet<String> = of_specs.chain(of_tasks).collect();
+        for name in used {
+            self.use_backend(&name);
+        }
+    }
+
+    /// Asks a backend for the tasks of an earlier run, unless it has been asked.
+    pub(super) fn use_backend(&mut self, name: &str) {
+        if let Some(state @ BackendState::Idle) = self.backend_states.get_mut(name) {
+            *state = BackendState::Recovering { attempts: 0 };
+            self.recover(name);
         }
     }
 
@@ -145,7 +158,14 @@ impl Loop {
                 continue;
             }
             let exit = Some(Exit::NotStarted { reason: reason.as_str().into() });
-            self.on_update(TaskUpdate { id, state: TaskState::Gone, healthy: None, placement: None, exit });
+            self.on_update(TaskUpdate {
+                id,
+                state: TaskState::Gone,
+                healthy: None,
+                placement: None,
+                exit,
+                receipt: None,
+            });
         }
     }
 
@@ -177,20 +197,45 @@ impl Loop {
     }
 
     /// A backend said something of a task.
-    pub(super) fn on_update(&mut self, update: TaskUpdate) {
+    pub(super) fn on_update(&mut self, mut update: TaskUpdate) {
+        let receipt = update.receipt.take();
+        if let Some(unused) = self.take_update(update, receipt) {
+            // One that changes nothing may be one that came twice: what it says is durable when all is that was written.
+            self.record_update(Vec::new(), Some(unused));
+        }
+    }
+
+    /// Writes what an update changed. Who waits for its receipt gets it when that is durable.
+    fn record_update(&mut self, writes: Vec<Write>, receipt: Option<Receipt>) {
+        let Some(receipt) = receipt else {
+            self.write(writes, false);
+            return;
+        };
+        let Some(durable) = self.write(writes, true) else { return receipt.durable() };
+        tokio::spawn(async move {
+            // One that could not be written is not acknowledged, and comes again.
+            if let Ok(Ok(())) = durable.await {
+                receipt.durable();
+            }
+        });
+    }
+
+    /// Takes an update into the ledger and the store; gives the receipt back when there was nothing to write.
+    fn take_update(&mut self, update: TaskUpdate, receipt: Option<Receipt>) -> Option<Receipt> {
         let at = self.clock.now();
         let Some(key) = self.owners.get(&update.id).copied() else {
             tracing::debug!(task = %update.id, "update for a task that nobody owns");
-            return;
+            return receipt;
         };
-        let Some(policy) = self.policy(key) else { return };
+        let Some(policy) = self.policy(key) else { return receipt };
         let rules = policy.rules.clone();
         let change =
             policy.ledger.apply(&update.id, update.state, update.healthy, update.placement, update.exit, at, &rules);
-        let Some(change) = change else { return };
+        let Some(change) = change else { return receipt };
         policy.tasks_changed();
         let name = policy.name.clone();
         let view = policy.view(&change.task);
+        let held_back = policy.ledger.backed_off(at);
         let writes = if change.task.state == TaskState::Gone {
             policy.drains.remove(&update.id);
             policy.stats.remove(&update.id);
@@ -200,12 +245,16 @@ impl Loop {
         } else {
             vec![Write::Task(Box::new(change.task.clone()))]
         };
-        self.write(writes, false);
+        self.record_update(writes, receipt);
         let exit = change.exit.as_ref().map(ToString::to_string);
         if let Some(exit) = &exit {
             if change.failed {
                 self.totals.failed += 1;
-                tracing::warn!(policy = %name, task = %update.id, exit = %exit, "task failed");
+                let next = match held_back {
+                    Some(time) => format!("no other is launched for {time:?}"),
+                    None => "the next may be launched at once".to_owned(),
+                };
+                tracing::warn!(policy = %name, task = %update.id, exit = %exit, next = %next, "task failed");
             } else {
                 tracing::debug!(policy = %name, task = %update.id, exit = %exit, "task ended");
             }
@@ -224,6 +273,7 @@ impl Loop {
             self.forget_if_over(key);
         }
         self.publish(key);
+        None
     }
 
     fn check_failures(&mut self, key: usize) {
@@ -275,21 +325,22 @@ impl Loop {
             }
         }
         for (name, tasks) in by_backend {
-            let Some(Backend::Tasks(backend)) = self.backends.get(name).cloned() else { continue };
+            let Some(backend) = self.backends.get(name).cloned() else { continue };
             if !backend.capabilities().stats {
                 continue;
             }
             let name = name.to_owned();
             let events = self.events.clone();
             tokio::spawn(async move {
+                // A task whose figures do not come has none: old ones would be taken for what it uses now.
+                let mut figures: BTreeMap<_, _> = tasks.iter().map(|id| (id.clone(), TaskStats::default())).collect();
                 match tokio::time::timeout(STATS_EVERY, backend.stats(tasks)).await {
-                    Ok(Ok(stats)) => {
-                        // The loop has ended when nobody takes the event.
-                        events.send(Event::Stats(stats)).await.ok();
-                    }
+                    Ok(Ok(stats)) => figures.extend(stats),
                     Ok(Err(error)) => tracing::debug!(backend = %name, error = %error, "no figures of tasks"),
                     Err(_) => tracing::debug!(backend = %name, "figures of tasks come too slowly"),
                 }
+                // The loop has ended when nobody takes the event.
+                events.send(Event::Stats(figures)).await.ok();
             });
         }
     }
@@ -320,11 +371,13 @@ impl Loop {
         self.resend_kills();
         self.check_health(now);
         self.save();
+        self.totals.sources = self.sources.iter().flatten().count() as u64;
         *write_lock(&self.published.totals) = self.totals.clone();
     }
 
     fn check_health(&mut self, now: Instant) {
-        let mut health = Health { ready: true, degraded: false, problems: self.problems.clone() };
+        let mut health =
+            Health { ready: true, degraded: false, problems: self.problems.clone(), backends: BTreeMap::new() };
         health.ready &= self.problems.is_empty();
         if let Some(error) = self.store.as_ref().and_then(super::Store::failure) {
             health.ready = false;
@@ -332,7 +385,18 @@ impl Loop {
         }
         for (name, state) in &self.backend_states {
             match state {
-                BackendState::Ready => {}
+                BackendState::Idle => {}
+                BackendState::Ready => match self.backends.get(name).map(Backend::standing) {
+                    Some(Standing::Lost(problem) | Standing::Over { message: problem, .. }) => {
+                        health.ready = false;
+                        health.problems.insert(format!("backend {name}"), problem);
+                    }
+                    Some(Standing::Degraded(problem)) => {
+                        health.degraded = true;
+                        health.problems.insert(format!("backend {name}"), problem);
+                    }
+                    Some(Standing::Ready) | None => {}
+                },
                 BackendState::Recovering { .. } => {
                     health.ready = false;
                     health.problems.entry(format!("backend {name}")).or_insert_with(|| "not recovered yet".to_owned());
@@ -345,12 +409,16 @@ impl Loop {
         }
         for key in 0..self.policies.len() {
             let Some(policy) = self.policy(key) else { continue };
+            let unseen = super::counted::unseen(policy).into_keys().next().map(str::to_owned);
             let stalled = is_stalled(policy, now);
             let moved = std::mem::replace(&mut policy.stalled, stalled) != stalled;
             let mut note = |problem: String| {
                 health.problems.insert(policy.name.to_string(), problem);
             };
-            if stalled {
+            if let Some(backend) = unseen {
+                health.ready = false;
+                note(format!("backend `{backend}` has not told of its workload yet"));
+            } else if stalled {
                 health.ready = false;
                 note("has missed three intervals".to_owned());
             } else if let Some(refusal) = &policy.refusal {
@@ -364,7 +432,7 @@ impl Loop {
                 self.publish(key);
             }
         }
-        for source in &self.sources {
+        for source in self.sources.iter().flatten() {
             if let Some(refused) = source.refused.as_ref().or(source.undiscovered.as_ref()) {
                 health.degraded = true;
                 health.problems.entry(source.name.clone()).or_insert_with(|| refused.to_string());
@@ -374,7 +442,27 @@ impl Loop {
                 health.problems.entry(format!("{}/{row}", source.name)).or_insert_with(|| fault.to_string());
             }
         }
+        for (name, backend) in &self.backends {
+            let facts = backend.facts();
+            if !facts.is_empty() {
+                health.backends.insert(name.clone(), facts);
+            }
+        }
         *write_lock(&self.published.health) = health;
+        self.end_with_backend();
+    }
+
+    /// A backend that is over for good, and that somebody needs, ends the run.
+    fn end_with_backend(&mut self) {
+        let over = self.backends.iter().find_map(|(name, backend)| match backend.standing() {
+            Standing::Over { message, code } => Some((name.clone(), message, code)),
+            _ => None,
+        });
+        let Some((name, message, code)) = over else { return };
+        if self.stopping.is_none() {
+            tracing::error!(backend = %name, "{message}");
+            self.stop(RunEnd { code, reason: format!("backend `{name}`: {message}") });
+        }
     }
 
     /// Writes what changed since the last time; cheap when there is no store.

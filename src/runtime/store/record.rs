@@ -53,7 +53,7 @@ impl Key {
             Write::Policy(name, _) | Write::RemovePolicy(name) => Self::Policy(name.clone()),
             Write::Task(task) => Self::Task(task.id.clone()),
             Write::RemoveTask(id) => Self::Task(id.clone()),
-            Write::Source(path, _) => Self::Source(path.clone()),
+            Write::Source(path, _) | Write::RemoveSource(path) => Self::Source(path.clone()),
         }
     }
 
@@ -90,7 +90,7 @@ impl Key {
 /// A write's record as JSON; none removes the record. The error says what has no JSON form.
 pub(super) fn encode(write: &Write) -> Result<Option<Vec<u8>>, String> {
     let json = match write {
-        Write::RemovePolicy(_) | Write::RemoveTask(_) => return Ok(None),
+        Write::RemovePolicy(_) | Write::RemoveTask(_) | Write::RemoveSource(_) => return Ok(None),
         Write::Clock(at, wall) => serde_json::to_vec(&(at, wall)),
         Write::Policy(_, record) => {
             require_finite(policy_numbers(record))?;
