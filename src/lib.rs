@@ -78,14 +78,24 @@
 //!
 //! # Features
 //!
-//! `cli`, `http`, `redis` and `tls`, all on by default; without them the engine, the script host, the local backend and
-//! the store are left.
+//! `cli`, `docker`, `http`, `mesos`, `redis` and `tls`, all on by default; without them the engine, the script host, the
+//! local backend and the store are left.
 
 pub mod backend;
 pub mod config;
+#[cfg(feature = "docker")]
+pub mod container;
 pub mod core;
+#[cfg(feature = "mesos")]
+pub mod executor;
 #[cfg(feature = "http")]
 pub mod http;
+#[cfg(feature = "mesos")]
+pub mod mesos;
 pub mod runtime;
+pub mod sample;
 pub mod script;
+pub mod services;
+#[cfg(feature = "sim")]
+pub mod sim;
 pub mod telemetry;

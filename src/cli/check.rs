@@ -3,11 +3,12 @@
 use std::path::PathBuf;
 
 use serde::Serialize;
+use setpoint::config::ParamKey;
 use setpoint::http::dto::ScriptErrorJson;
-use setpoint::script::ScriptError;
+use setpoint::script::{LoadedFile, Param, ScriptError};
 
 use super::exit::{CliError, Exit};
-use super::host;
+use super::host::{self, Set};
 use super::sources::{self, PolicyFile};
 use super::term::{self, Paint};
 use super::{Globals, json_text};
@@ -18,6 +19,10 @@ pub(crate) struct Args {
     /// Policy files, folders of them, or names of bundled policies.
     #[arg(value_name = "PATH", required = true)]
     paths: Vec<PathBuf>,
+
+    /// Set a parameter of the policies that declare it, or of one with NAME.KEY=VALUE.
+    #[arg(long, value_name = "KEY=VALUE", value_parser = ParamKey::parse_assignment)]
+    set: Vec<Set>,
 
     /// Print one JSON object with every file's errors and warnings.
     #[arg(long)]
@@ -33,6 +38,7 @@ launched, read or sent. Ends with 0 when all is well and with 78 when a policy i
 
 Examples:
   setpoint check queue.lua
+  setpoint check queue.lua --set max=10
   setpoint check policies/ --json";
 
 /// What came of one file.
@@ -40,6 +46,7 @@ struct Checked {
     file: PolicyFile,
     sha256: Option<String>,
     warnings: Vec<String>,
+    params: Vec<Param>,
     errors: Vec<ScriptError>,
 }
 
@@ -57,13 +64,19 @@ struct CheckedJson<'a> {
 /// Checks every file, and says all that is wrong, not only the first of it.
 pub(crate) async fn run(args: &Args, globals: &Globals) -> Result<Exit, CliError> {
     let files = sources::files(&sources::resolve(&args.paths)?)?;
-    let loader = host::Loader::new(&args.config, &[])?;
+    let loader = host::Loader::new(&args.config, &args.set)?;
     let mut checked = Vec::with_capacity(files.len());
     for file in files {
         checked.push(match loader.load(&file).await {
-            Ok(loaded) => Checked { file, sha256: Some(loaded.sha256), warnings: loaded.warnings, errors: Vec::new() },
-            Err(errors) => Checked { file, sha256: None, warnings: Vec::new(), errors },
+            Ok(LoadedFile { sha256, warnings, params, .. }) => {
+                Checked { file, sha256: Some(sha256), warnings, params, errors: Vec::new() }
+            }
+            Err(errors) => Checked { file, sha256: None, warnings: Vec::new(), params: Vec::new(), errors },
         });
+    }
+    let wrong = checked.iter().any(|checked| !checked.errors.is_empty());
+    if !wrong {
+        loader.check_sets(checked.iter().map(|checked| (checked.file.name.as_str(), checked.params.as_slice())))?;
     }
     if args.json {
         let files: Vec<_> = checked.iter().map(Checked::json).collect();
@@ -72,7 +85,6 @@ pub(crate) async fn run(args: &Args, globals: &Globals) -> Result<Exit, CliError
         let paint = globals.color.stdout();
         term::print(&checked.iter().map(|checked| checked.text(paint)).collect::<String>())?;
     }
-    let wrong = checked.iter().any(|checked| !checked.errors.is_empty());
     Ok(if wrong { Exit::Config } else { Exit::Ok })
 }
 

@@ -50,7 +50,13 @@ pub(crate) async fn run(
         }
         None => None,
     };
+    let services = match plan.config.services_listen {
+        // Whoever set it up, at whatever address, said who may read it.
+        Some(address) => Some(http::bind(address, true).await.map_err(|error| not_listening(&error))?),
+        None => None,
+    };
     let http_config = http_config(&plan.config);
+    let hosts = http_config.hosts.clone();
     let engine = Engine::start(engine_config(plan)?).await.map_err(host::not_started)?;
     let handle = engine.handle();
     let stop = CancellationToken::new();
@@ -61,6 +67,12 @@ pub(crate) async fn run(
         let router = http::router(handle.clone(), http_config);
         tokio::spawn(http::serve(listener, router, stop.clone().cancelled_owned()))
     });
+    let services = services.and_then(|listener| {
+        let address = listener.local_addr().ok()?;
+        tracing::info!(address = %format_args!("http://{address}"), "serving the list of usable tasks");
+        let router = http::legacy_router(handle.clone(), address, hosts);
+        Some(tokio::spawn(http::serve(listener, router, stop.clone().cancelled_owned())))
+    });
     let RunEnd { code, reason } = tokio::select! {
         end = engine.run(signals) => end,
         never = live::follow(screen, &handle, paint) => match never {},
@@ -68,7 +80,7 @@ pub(crate) async fn run(
     screen.release();
     tracing::info!(code, "{reason}");
     stop.cancel();
-    if let Some(server) = server {
+    for server in server.into_iter().chain(services) {
         match server.await {
             Ok(Ok(())) => {}
             Ok(Err(error)) => tracing::warn!(error = %error, "the API ended with an error"),
@@ -82,16 +94,23 @@ pub(crate) async fn run(
 fn http_config(config: &HostConfig) -> HttpConfig {
     let mut hosts = config.hosts.clone();
     hosts.push(config.listen.ip().to_string());
-    HttpConfig { token: config.token.as_ref().map(|token| token.reveal().to_owned()), hosts }
+    HttpConfig {
+        token: config.token.as_ref().map(|token| token.reveal().to_owned()),
+        hosts,
+        warm_up: config.warm_up.unwrap_or(http::DEFAULT_WARM_UP),
+    }
 }
 
 fn engine_config(plan: Plan) -> Result<EngineConfig, CliError> {
     let config = plan.config;
     Ok(EngineConfig {
-        backends: BTreeMap::from([("local".to_owned(), local(&config)?)]),
+        backends: backends(&config)?,
+        #[cfg(feature = "docker")]
+        containers: Some(super::docker::containers(&config)?),
         sources: plan.sources.into_iter().map(source).collect(),
         limits: config.limits,
         permissions: config.permissions,
+        param_origins: config.params.origins_in_words(),
         params: flat(config.params),
         state_dir: config.state_dir,
         dry_run: config.dry_run,
@@ -123,6 +142,20 @@ fn source(source: Source) -> PolicySource {
     }
 }
 
+/// Every backend by its name; one that no policy uses is never asked anything.
+fn backends(config: &HostConfig) -> Result<BTreeMap<String, Backend>, CliError> {
+    #[cfg_attr(not(any(feature = "docker", feature = "mesos")), expect(unused_mut, reason = "features add to it"))]
+    let mut backends = BTreeMap::from([("local".to_owned(), local(config)?)]);
+    #[cfg(feature = "docker")]
+    {
+        backends.insert("docker".to_owned(), super::docker::backend(config, LOG_FOLDER)?);
+        backends.insert("swarm".to_owned(), super::docker::swarm(config)?);
+    }
+    #[cfg(feature = "mesos")]
+    backends.insert("mesos".to_owned(), super::mesos::backend(config)?);
+    Ok(backends)
+}
+
 /// Local processes, marked as the state folder's when there is one.
 fn local(config: &HostConfig) -> Result<Backend, CliError> {
     let state_dir = config.state_dir.as_deref();
@@ -140,6 +173,8 @@ fn local(config: &HostConfig) -> Result<Backend, CliError> {
         mark: state_dir.map(Path::to_owned),
         log_dir: state_dir.map(|dir| dir.join(LOG_FOLDER)),
         ports: config.ports.clone().unwrap_or(defaults.ports),
+        log_max: config.log_max.map_or(defaults.log_max, |bytes| bytes as u64),
+        log_keep: config.log_keep.unwrap_or(defaults.log_keep),
         ..defaults
     };
     let backend = LocalBackend::new(local)

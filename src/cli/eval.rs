@@ -1,11 +1,12 @@
 //! `setpoint eval`: one tick of one policy, with its reasons and without any action.
 
+use std::fmt::Write as _;
 use std::path::PathBuf;
 
 use setpoint::config::ParamKey;
-use setpoint::core::model::{Counts, PolicyName};
+use setpoint::core::model::{Counts, PolicyName, TaskId};
 use setpoint::http::dto::PolicyJson;
-use setpoint::runtime::eval::{Known, evaluate};
+use setpoint::runtime::eval::{Evaluation, Known, Would, evaluate};
 use setpoint::runtime::store::Store;
 use setpoint::script::{Content, Fleet, LoadedPolicy};
 
@@ -31,7 +32,7 @@ pub(crate) struct Args {
     #[arg(long, value_name = "KEY=VALUE", value_parser = ParamKey::parse_assignment)]
     set: Vec<Set>,
 
-    /// Print the object of /v1/policies/NAME.
+    /// Print the object of /v1/policies/NAME, and beside it what the tick `would` have done.
     #[arg(long)]
     json: bool,
 
@@ -52,7 +53,8 @@ pub(crate) struct Args {
 }
 
 pub(crate) const EXAMPLES: &str = "\
-The metric and the target are really read. Nothing is launched, killed or written.
+The metric and the target are really read. Nothing is launched, killed, sent or written: what the tick would have done \
+is told instead.
 
 Examples:
   setpoint eval queue.lua
@@ -62,8 +64,9 @@ Examples:
 /// Evaluates and prints.
 pub(crate) async fn run(args: &Args, globals: &Globals) -> Result<Exit, CliError> {
     let file = one_file(args)?;
-    let loaded = Loader::new(&args.config, &args.set)?.load(&file).await;
-    let loaded = loaded.map_err(|errors| host::wrong_policies(&errors))?;
+    let loader = Loader::new(&args.config, &args.set)?;
+    let loaded = loader.load(&file).await.map_err(|errors| host::wrong_policies(&errors))?;
+    loader.check_sets([(file.name.as_str(), loaded.params.as_slice())])?;
     let (name, policy) = match &loaded.content {
         Content::Policy(policy) if args.row.is_none() => (file.name.clone(), policy.clone()),
         Content::Policy(_) => {
@@ -74,14 +77,50 @@ pub(crate) async fn run(args: &Args, globals: &Globals) -> Result<Exit, CliError
     };
     let name = PolicyName::new(name);
     let known = known(args, &name).await?;
-    let snapshot = evaluate(name, file.path, &loaded, policy, known)
+    let Evaluation { policy: snapshot, would } = evaluate(name, file.path, &loaded, policy, known)
         .await
         .map_err(|error| host::wrong_policies(std::slice::from_ref(&error)))?;
-    let policy = serde_json::to_value(PolicyJson::from(&snapshot))
+    let mut policy = serde_json::to_value(PolicyJson::from(&snapshot))
         .map_err(|error| CliError::new(Exit::Bug, "the policy cannot be written as JSON").because(error))?;
-    let text = if args.json { json_text(&policy) } else { status::describe(policy, globals.color.stdout())? };
+    let text = if args.json {
+        policy["would"] = json(&would);
+        json_text(&policy)
+    } else {
+        status::describe(policy, globals.color.stdout())? + &lines(&would)
+    };
     term::print(&text)?;
     Ok(Exit::Ok)
+}
+
+/// What would have been done, beside the policy's object.
+fn json(would: &Would) -> serde_json::Value {
+    let Would { launch, helpers, kill, tasks, calls, accepted } = would;
+    let tasks: Vec<&str> = tasks.iter().map(TaskId::as_str).collect();
+    serde_json::json!({
+        "launch": launch, "helpers": helpers, "kill": kill, "tasks": tasks, "calls": calls, "accepted": accepted,
+    })
+}
+
+/// The same as text, a line for each thing.
+fn lines(would: &Would) -> String {
+    let some =
+        |verb: &str, n: u32, what: &str| (0 < n).then(|| format!("{verb} {n} {what}{}", if n == 1 { "" } else { "s" }));
+    let mut lines = Vec::new();
+    lines.extend(some("launch", would.launch, "task"));
+    lines.extend(some("launch", would.helpers, "helper"));
+    lines.extend(some("kill", would.kill, "task"));
+    lines.extend(would.tasks.iter().map(|id| format!("  {id}")));
+    lines.extend(would.calls.iter().cloned());
+    lines.extend(would.accepted.map(|n| format!("count {n} as accepted")));
+    if lines.is_empty() {
+        lines.push("nothing".to_owned());
+    }
+    let mut text = String::new();
+    for (i, line) in lines.iter().enumerate() {
+        let label = if i == 0 { "would" } else { "" };
+        writeln!(text, "{label:>11}  {line}").expect("invariant: writing to a string cannot fail");
+    }
+    text
 }
 
 fn one_file(args: &Args) -> Result<PolicyFile, CliError> {

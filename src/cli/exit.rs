@@ -50,7 +50,9 @@ impl Exit {
             Self::Unavailable => "a service is not available: no setpoint at the address, a locked state folder",
             Self::Bug => "a bug in setpoint",
             Self::Io => "a file or a socket failed",
-            Self::Refused => "refused: a wrong token, or a command that is not allowed now",
+            Self::Refused => {
+                "refused: a wrong token, a bind beyond loopback without one, a command that is not allowed now"
+            }
             Self::Config => "a policy or the configuration is wrong",
         }
     }

@@ -5,10 +5,10 @@ use std::ffi::OsString;
 use std::path::Path;
 
 use setpoint::config::{self, HostConfig, Origin, ParamKey, Params, Setting, Settings};
-use setpoint::runtime::StartError;
 use setpoint::runtime::store::StoreError;
+use setpoint::runtime::{StartError, check_params};
 use setpoint::script::error::ScriptErrorKind;
-use setpoint::script::{LoadRequest, LoadedFile, Natives, ScriptError, ScriptHost};
+use setpoint::script::{LoadRequest, LoadedFile, Natives, Param, ScriptError, ScriptHost};
 
 use super::ConfigArgs;
 use super::exit::{CliError, Exit};
@@ -16,8 +16,17 @@ use super::sources::PolicyFile;
 
 /// Threads that run scripts when the configuration does not say, at a lower priority than the loop and the API.
 pub(crate) const SCRIPT_THREADS: usize = 4;
-/// The names of the backends that this command can offer; `none` is for workloads that others run.
-const BACKENDS: [&str; 1] = ["local"];
+/// The names of the backends that this command can offer, in the order in which `run` names them; `none` is for
+/// workloads that others run.
+const BACKENDS: &[&str] = &[
+    #[cfg(feature = "docker")]
+    "docker",
+    "local",
+    #[cfg(feature = "mesos")]
+    "mesos",
+    #[cfg(feature = "docker")]
+    "swarm",
+];
 
 /// Flags over the environment over the configuration file over the defaults. What is probably not meant is in the
 /// result's warnings.
@@ -60,23 +69,51 @@ pub(crate) struct Loader {
 impl Loader {
     /// A script host with the limits and permissions of the configuration. Needs a tokio runtime around it.
     pub(crate) fn new(args: &ConfigArgs, sets: &[Set]) -> Result<Self, CliError> {
-        let HostConfig { limits, permissions, params, .. } = configure(flags(args, sets))?;
+        let config = configure(flags(args, sets))?;
+        #[cfg(feature = "docker")]
+        let containers = super::docker::containers(&config)?;
+        let HostConfig { limits, permissions, params, .. } = config;
         let io = tokio::runtime::Handle::current();
         let host = ScriptHost::new(limits, permissions, Natives::default(), io, SCRIPT_THREADS)
-            .map_err(|error| CliError::io("cannot start the script threads", error))?;
+            .map_err(|error| CliError::io("cannot start the script threads", error))?
+            .naming_params(params.origins_in_words());
+        #[cfg(feature = "docker")]
+        let host = host.with_containers(containers);
         Ok(Self { host, params })
+    }
+
+    /// What `--set` gives must be declared by one of the policies that were loaded. What the configuration file sets may
+    /// be for others.
+    pub(crate) fn check_sets<'a>(
+        &self,
+        declared: impl IntoIterator<Item = (&'a str, &'a [Param])>,
+    ) -> Result<(), CliError> {
+        let set = self.params.origins.iter().filter(|(_, origin)| matches!(origin, Origin::Flag(_)));
+        check_params(set.map(|(key, _)| key), declared, &self.params.origins_in_words()).map_err(not_started)
     }
 
     /// Loads one file.
     pub(crate) async fn load(&self, file: &PolicyFile) -> Result<LoadedFile, Vec<ScriptError>> {
-        let request = LoadRequest {
+        self.host.load(self.request(file)).await
+    }
+
+    /// Loads one file, with keys of its `control` set to something else.
+    pub(crate) async fn load_varied(
+        &self,
+        file: &PolicyFile,
+        control: Vec<(String, String)>,
+    ) -> Result<LoadedFile, Vec<ScriptError>> {
+        self.host.load_varied(self.request(file), control).await
+    }
+
+    fn request(&self, file: &PolicyFile) -> LoadRequest {
+        LoadRequest {
             path: file.path.clone(),
             name: file.name.clone(),
             source: file.source.map(str::to_owned),
             params: self.params.of(&file.name),
-            backends: BACKENDS.map(str::to_owned).to_vec(),
-        };
-        self.host.load(request).await
+            backends: BACKENDS.iter().map(|name| (*name).to_owned()).collect(),
+        }
     }
 }
 

@@ -13,9 +13,13 @@ mod bundled;
 mod check;
 mod client;
 mod completion;
+#[cfg(feature = "docker")]
+mod docker;
 mod dto;
 mod engine;
 mod eval;
+#[cfg(feature = "mesos")]
+mod executor;
 pub(crate) mod exit;
 mod files;
 mod host;
@@ -23,6 +27,8 @@ mod init;
 mod live;
 mod log;
 mod man;
+#[cfg(feature = "mesos")]
+mod mesos;
 mod names;
 mod overrides;
 mod pause;
@@ -31,6 +37,7 @@ mod reload;
 mod resume;
 mod rows;
 mod run;
+mod simulate;
 mod sources;
 mod status;
 pub(crate) mod term;
@@ -108,6 +115,12 @@ enum Verb {
     /// Evaluate one tick of a policy and say why, without acting.
     #[command(after_help = eval::EXAMPLES)]
     Eval(eval::Args),
+    /// Run a policy against a recorded or made-up load, under a virtual clock.
+    #[command(after_help = simulate::EXAMPLES)]
+    Simulate(simulate::Args),
+    /// Search values of a policy's control settings on a load.
+    #[command(after_help = simulate::tune::EXAMPLES)]
+    Tune(simulate::tune::Args),
     /// Write a first policy with its spec and editor settings.
     #[command(after_help = init::EXAMPLES)]
     Init(init::Args),
@@ -131,6 +144,10 @@ enum Verb {
     /// Write the editor types of everything that a policy may use.
     #[command(after_help = types::EXAMPLES)]
     Types(types::Args),
+    /// Run tasks for a Mesos agent, which starts this.
+    #[cfg(feature = "mesos")]
+    #[command(after_help = executor::EXAMPLES)]
+    Executor(executor::Args),
     /// Print the completion script of a shell.
     #[command(after_help = completion::EXAMPLES)]
     Completion(completion::Args),
@@ -180,12 +197,16 @@ async fn async_verb(verb: &Verb, globals: &Globals, screen: &Screen) -> Result<u
         Verb::Run(args) => return run::run(args, globals, screen).await,
         Verb::Check(args) => check::run(args, globals).await?,
         Verb::Eval(args) => eval::run(args, globals).await?,
+        Verb::Simulate(args) => simulate::run(args).await?,
+        Verb::Tune(args) => simulate::tune::run(args).await?,
         Verb::Policies(args) => policies::run(args, globals).await?,
         Verb::Status(args) => status::run(args, globals).await?,
         Verb::Pause(args) => pause::run(args).await?,
         Verb::Resume(args) => resume::run(args).await?,
         Verb::Override(args) => overrides::run(args).await?,
         Verb::Reload(args) => reload::run(args).await?,
+        #[cfg(feature = "mesos")]
+        Verb::Executor(args) => executor::run(args).await?,
         Verb::Init(_) | Verb::Types(_) | Verb::Completion(_) | Verb::Man(_) => Exit::Ok,
     };
     Ok(exit.code())

@@ -43,10 +43,39 @@ pub const EXIT_ON_STOP: Variable =
     variable("SETPOINT_EXIT_ON_STOP", "`true`: end when the first policy ends, as `--exit-on-stop`");
 /// Threads for scripts.
 pub const SCRIPT_THREADS: Variable = variable("SETPOINT_SCRIPT_THREADS", "threads that scripts run on");
+/// Where Mesos's masters are: `host:5050`, a list, or `zk://…/path`.
+pub const MESOS_MASTER: Variable =
+    variable("SETPOINT_MESOS_MASTER", "where Mesos's masters are: `host:5050`, a list, or `zk://…/path`");
+/// The Mesos framework's principal.
+pub const MESOS_PRINCIPAL: Variable = variable("SETPOINT_MESOS_PRINCIPAL", "the Mesos framework's principal");
+/// The secret of the Mesos framework's principal.
+pub const MESOS_SECRET: Variable = variable("SETPOINT_MESOS_SECRET", "the secret of the Mesos framework's principal");
+/// Role of policies on Mesos that name none.
+pub const MESOS_ROLE: Variable = variable("SETPOINT_MESOS_ROLE", "role of policies on Mesos that name none");
+/// User that tasks on Mesos run as.
+pub const MESOS_USER: Variable = variable("SETPOINT_MESOS_USER", "user that tasks on Mesos run as");
+/// The Mesos framework's name.
+pub const MESOS_NAME: Variable = variable("SETPOINT_MESOS_NAME", "the Mesos framework's name");
 
 /// Every variable that setpoint reads.
-pub const VARIABLES: [Variable; 10] =
-    [LISTEN, STATE_DIR, CONFIG, LOG, SERVER, TOKEN, DRY_RUN, STOP_TASKS, EXIT_ON_STOP, SCRIPT_THREADS];
+pub const VARIABLES: [Variable; 16] = [
+    LISTEN,
+    STATE_DIR,
+    CONFIG,
+    LOG,
+    SERVER,
+    TOKEN,
+    DRY_RUN,
+    STOP_TASKS,
+    EXIT_ON_STOP,
+    SCRIPT_THREADS,
+    MESOS_MASTER,
+    MESOS_PRINCIPAL,
+    MESOS_SECRET,
+    MESOS_ROLE,
+    MESOS_USER,
+    MESOS_NAME,
+];
 
 /// Variables that setpoint sets for its tasks; one of those may be another setpoint.
 pub const FOR_TASKS: [Variable; 2] = [
@@ -80,6 +109,12 @@ pub fn read(vars: &BTreeMap<String, String>) -> Environment {
         stop_tasks: reader.get(STOP_TASKS, boolean),
         exit_on_stop: reader.get(EXIT_ON_STOP, boolean),
         script_threads: reader.get(SCRIPT_THREADS, threads),
+        mesos_master: reader.get(MESOS_MASTER, |text| Ok(text.to_owned())),
+        mesos_principal: reader.get(MESOS_PRINCIPAL, |text| Ok(text.to_owned())),
+        mesos_secret: reader.get(MESOS_SECRET, |text| Ok(TokenSource::Literal(text.to_owned()))),
+        mesos_role: reader.get(MESOS_ROLE, |text| Ok(text.to_owned())),
+        mesos_user: reader.get(MESOS_USER, |text| Ok(text.to_owned())),
+        mesos_name: reader.get(MESOS_NAME, |text| Ok(text.to_owned())),
         ..Settings::default()
     };
     let problems = reader.problems;

@@ -11,6 +11,8 @@ use toml::de::{DeTable, DeValue};
 
 use crate::script::SecretSource;
 
+use super::docker;
+use super::mesos;
 use super::problem::{ConfigError, Problem};
 use super::section::{Document, Section, describe};
 use super::settings::{ParamKey, Setting, Settings, TokenSource};
@@ -65,6 +67,10 @@ fn top(document: &mut Document<'_>, table: &DeTable<'_>, base: &Path) -> Setting
     let budget = top.table("budget");
     let local = top.table("local");
     let http = top.table("http");
+    let services = top.table("services");
+    let swarm = top.table("swarm");
+    let docker = top.table("docker");
+    let mesos = top.table("mesos");
     top.finish();
 
     if let Some(table) = params {
@@ -93,12 +99,31 @@ fn top(document: &mut Document<'_>, table: &DeTable<'_>, base: &Path) -> Setting
     if let Some(table) = local {
         let mut section = Section::new(document, "local", table);
         settings.ports = section.get("ports", ports);
+        settings.log_max = section.get("log_max", size);
+        settings.log_keep = section.get("log_keep", |value| whole(value, 0..=1_000_000));
         section.finish();
+    }
+    if let Some(table) = docker {
+        docker::read(document, table, base, &mut settings);
+    }
+    if let Some(table) = mesos {
+        mesos::read(document, table, base, &mut settings);
     }
     if let Some(table) = http {
         let mut section = Section::new(document, "http", table);
         settings.token = section.get("token", |value| secret(value, base).map(TokenSource::From));
         settings.hosts = section.get("hosts", |value| list(value, host));
+        section.finish();
+    }
+    if let Some(table) = swarm {
+        let mut section = Section::new(document, "swarm", table);
+        settings.swarm_manager = section.get("manager", text);
+        section.finish();
+    }
+    if let Some(table) = services {
+        let mut section = Section::new(document, "services", table);
+        settings.services_listen = section.get("listen", listen);
+        settings.warm_up = section.get("warm_up", duration);
         section.finish();
     }
     settings
@@ -153,15 +178,15 @@ fn read_secrets(document: &mut Document<'_>, table: &DeTable<'_>, base: &Path, s
     }
 }
 
-fn expected<T>(what: &str, value: &DeValue<'_>) -> Result<T, String> {
+pub(super) fn expected<T>(what: &str, value: &DeValue<'_>) -> Result<T, String> {
     Err(format!("expected {what}, got {}", describe(value)))
 }
 
-fn text(value: &DeValue<'_>) -> Result<String, String> {
+pub(super) fn text(value: &DeValue<'_>) -> Result<String, String> {
     value.as_str().map_or_else(|| expected("a string", value), |text| Ok(text.to_owned()))
 }
 
-fn boolean(value: &DeValue<'_>) -> Result<bool, String> {
+pub(super) fn boolean(value: &DeValue<'_>) -> Result<bool, String> {
     value.as_bool().map_or_else(|| expected("true or false", value), Ok)
 }
 
@@ -176,7 +201,7 @@ pub(super) fn parse_listen(text: &str) -> Result<SocketAddr, String> {
     text.parse().map_err(|_| format!("expected an address such as `127.0.0.1:8080`, got `{text}`"))
 }
 
-fn duration(value: &DeValue<'_>) -> Result<Duration, String> {
+pub(super) fn duration(value: &DeValue<'_>) -> Result<Duration, String> {
     let Some(text) = value.as_str() else { return expected("a duration such as `\"15s\"`", value) };
     parse_duration(text).map_err(|error| error.to_string())
 }
@@ -197,7 +222,7 @@ where
     number.map_or_else(|| expected(&format!("a whole number from {} to {}", range.start(), range.end()), value), Ok)
 }
 
-fn path(value: &DeValue<'_>, base: &Path) -> Result<PathBuf, String> {
+pub(super) fn path(value: &DeValue<'_>, base: &Path) -> Result<PathBuf, String> {
     match value.as_str() {
         Some(text) if !text.is_empty() => Ok(base.join(text)),
         _ => expected("a path", value),
@@ -229,7 +254,7 @@ fn ports(value: &DeValue<'_>) -> Result<RangeInclusive<u16>, String> {
 }
 
 /// `{ env = "NAME" }` or `{ file = "/path" }`.
-fn secret(value: &DeValue<'_>, base: &Path) -> Result<SecretSource, String> {
+pub(super) fn secret(value: &DeValue<'_>, base: &Path) -> Result<SecretSource, String> {
     const WHAT: &str = "`{ env = \"NAME\" }` or `{ file = \"/path\" }`";
     let Some(table) = value.as_table() else { return expected(WHAT, value) };
     let (env, file) = (table.get("env"), table.get("file"));

@@ -8,8 +8,10 @@
 //!
 //! It reads no environment (that comes in as a map) and no secrets but the API's token, and starts nothing.
 
+mod docker;
 pub mod env;
 mod file;
+mod mesos;
 mod problem;
 mod section;
 mod settings;
@@ -23,7 +25,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+pub use docker::{DEFAULT_ENGINE, DockerConfig, EngineSettings, RegistrySettings};
 pub use file::{parse as parse_file, read as read_file};
+pub use mesos::MesosConfig;
 pub use problem::{ConfigError, Problem, SourceLine};
 pub use settings::{Origin, ParamKey, Setting, Settings, TokenSource};
 
@@ -31,6 +35,9 @@ use crate::script::{Limits, Permissions, SecretSource};
 
 /// The name of the file that is read when none is given.
 pub const FILE_NAME: &str = "setpoint.toml";
+
+/// A log that is rotated at fewer bytes than these is hardly one.
+const LEAST_LOG: usize = 4 << 10;
 
 /// Where the API listens by default, and where clients look for it.
 pub const DEFAULT_LISTEN: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 8080);
@@ -64,10 +71,24 @@ pub struct HostConfig {
     pub budget: Option<Budget>,
     /// Ports that local tasks are given; none leaves it to the backend.
     pub ports: Option<RangeInclusive<u16>>,
+    /// Bytes from which on a local task's log is rotated; none leaves it to the backend.
+    pub log_max: Option<usize>,
+    /// How many logs of ended local tasks are kept for each policy; none leaves it to the backend.
+    pub log_keep: Option<usize>,
+    /// Container engines.
+    pub docker: DockerConfig,
+    /// The Mesos cluster.
+    pub mesos: MesosConfig,
     /// The API's token.
     pub token: Option<Token>,
     /// Names, beside loopback, under which the API may be addressed.
     pub hosts: Vec<String>,
+    /// The engine, among those of `docker`, that is a manager of the Swarm; none is the first.
+    pub swarm_manager: Option<String>,
+    /// Where the list of usable tasks is served in mesos-memcached's shape; none serves none.
+    pub services_listen: Option<SocketAddr>,
+    /// How long a new task of a cache is warmed up; none leaves it to the API.
+    pub warm_up: Option<Duration>,
     /// Who set what, by key; what is not in here is at its default.
     pub origins: BTreeMap<&'static str, Origin>,
     /// What is legal and probably not meant.
@@ -108,9 +129,17 @@ pub struct Params {
     pub global: BTreeMap<String, String>,
     /// By policy (a file's stem); over the global ones.
     pub by_policy: BTreeMap<String, BTreeMap<String, String>>,
+    /// Who set each of them, by `key` and `policy.key`.
+    pub origins: BTreeMap<String, Origin>,
 }
 
 impl Params {
+    /// Who set each of them, in words.
+    #[must_use]
+    pub fn origins_in_words(&self) -> BTreeMap<String, String> {
+        self.origins.iter().map(|(key, origin)| (key.clone(), origin.to_string())).collect()
+    }
+
     /// What applies to one policy, if it declares it.
     #[must_use]
     pub fn of(&self, policy: &str) -> BTreeMap<String, String> {
@@ -162,6 +191,8 @@ pub fn build(settings: Settings, vars: &BTreeMap<String, String>) -> Result<Host
     let origins = settings.origins();
     let place = |key: &str| origins.get(key).map_or_else(|| key.to_owned(), Origin::to_string);
     let warnings = warn(&settings, &place);
+    let docker = docker::build(&settings, vars, &mut problems);
+    let mesos = mesos::build(&settings, vars, &mut problems);
     let token = settings.token.and_then(|token| match read_token(&token.value, vars) {
         Ok(text) => Some(Token(text.into())),
         Err(message) => {
@@ -173,7 +204,8 @@ pub fn build(settings: Settings, vars: &BTreeMap<String, String>) -> Result<Host
     if !listen.ip().is_loopback() && token.is_none() && !origins.contains_key("http.token") {
         let message = format!("listening on `{listen}`, beyond loopback, needs a token; nothing was started");
         let hint = format!("set `{}`, or `token` in `[http]` of `{FILE_NAME}`", env::TOKEN.name);
-        problems.push(Problem::new(place("listen"), message).with_hint(Some(hint)));
+        let problem = Problem::new(place("listen"), message).with_hint(Some(hint));
+        problems.push(Problem { refused: true, ..problem });
     }
     let budget = match (value(settings.budget_changes), value(settings.budget_per)) {
         (Some(changes), Some(per)) if !per.is_zero() => Some(Budget { changes, per }),
@@ -191,6 +223,8 @@ pub fn build(settings: Settings, vars: &BTreeMap<String, String>) -> Result<Host
     };
     let mut params = Params::default();
     for (ParamKey { policy, name }, setting) in settings.params {
+        let key = policy.as_ref().map_or_else(|| name.clone(), |policy| format!("{policy}.{name}"));
+        params.origins.insert(key, setting.from);
         match policy {
             Some(policy) => params.by_policy.entry(policy).or_default().insert(name, setting.value),
             None => params.global.insert(name, setting.value),
@@ -207,6 +241,10 @@ pub fn build(settings: Settings, vars: &BTreeMap<String, String>) -> Result<Host
         body: value(settings.limit_body).unwrap_or(defaults.body),
     };
     check_limits(&limits, &place, &mut problems);
+    if let Some(Setting { value, from }) = settings.log_max.as_ref().filter(|max| max.value < LEAST_LOG) {
+        let message = format!("`local.log_max`: expected at least 4KiB, got {value} bytes");
+        problems.push(Problem::new(from.to_string(), message));
+    }
     if !problems.is_empty() {
         return Err(problems);
     }
@@ -230,8 +268,15 @@ pub fn build(settings: Settings, vars: &BTreeMap<String, String>) -> Result<Host
         },
         budget,
         ports: value(settings.ports),
+        log_max: value(settings.log_max),
+        log_keep: value(settings.log_keep),
+        docker,
+        mesos,
         token,
         hosts: value(settings.hosts).unwrap_or_default(),
+        swarm_manager: value(settings.swarm_manager),
+        services_listen: value(settings.services_listen),
+        warm_up: value(settings.warm_up),
         origins,
         warnings,
     })
@@ -279,21 +324,26 @@ fn warn(settings: &Settings, place: &impl Fn(&str) -> String) -> Vec<Problem> {
 
 /// The token itself; at least one character.
 fn read_token(source: &TokenSource, vars: &BTreeMap<String, String>) -> Result<String, String> {
-    let text = match source {
-        TokenSource::Literal(text) => text.clone(),
-        TokenSource::From(SecretSource::Env(name)) => match vars.get(name) {
-            Some(text) => text.clone(),
-            None => return Err(format!("`http.token`: the environment has no `{name}`")),
-        },
-        TokenSource::From(SecretSource::File(path)) => std::fs::read_to_string(path)
-            .map_err(|error| format!("`http.token`: cannot read `{}`: {error}", path.display()))?,
-    };
-    let text = text.trim_end_matches(['\r', '\n']);
+    let text = read_secret("http.token", source, vars)?;
     // A header cannot carry anything else.
     if text.is_empty() || !text.bytes().all(|byte| byte.is_ascii_graphic()) {
         return Err("`http.token`: expected printable ASCII characters without spaces".to_owned());
     }
-    Ok(text.to_owned())
+    Ok(text)
+}
+
+/// A secret's text, without the end of its line.
+fn read_secret(key: &str, source: &TokenSource, vars: &BTreeMap<String, String>) -> Result<String, String> {
+    let text = match source {
+        TokenSource::Literal(text) => text.clone(),
+        TokenSource::From(SecretSource::Env(name)) => match vars.get(name) {
+            Some(text) => text.clone(),
+            None => return Err(format!("`{key}`: the environment has no `{name}`")),
+        },
+        TokenSource::From(SecretSource::File(path)) => std::fs::read_to_string(path)
+            .map_err(|error| format!("`{key}`: cannot read `{}`: {error}", path.display()))?,
+    };
+    Ok(text.trim_end_matches(['\r', '\n']).to_owned())
 }
 
 #[cfg(test)]

@@ -16,6 +16,8 @@ pub struct Problem {
     pub source: Option<SourceLine>,
     /// What to do about it, e.g. a did-you-mean.
     pub hint: Option<String>,
+    /// Well-formed, and not allowed.
+    pub refused: bool,
 }
 
 /// A line of a configuration file.
@@ -50,11 +52,13 @@ pub enum ConfigError {
 }
 
 impl ConfigError {
-    /// The exit code: 74 for a file that cannot be read, 78 for a bad configuration.
+    /// The exit code: 74 for a file that cannot be read, 77 for what is well-formed and not allowed, 78 for a bad
+    /// configuration.
     #[must_use]
-    pub const fn exit_code(&self) -> u8 {
+    pub fn exit_code(&self) -> u8 {
         match self {
             Self::Io { .. } => 74,
+            Self::Invalid { problems } if problems.iter().all(|problem| problem.refused) => 77,
             Self::Invalid { .. } => 78,
         }
     }
@@ -64,14 +68,14 @@ impl Problem {
     /// A problem of something that is not in a file.
     #[must_use]
     pub fn new(place: impl Into<String>, message: impl Into<String>) -> Self {
-        Self { place: place.into(), message: message.into(), source: None, hint: None }
+        Self { place: place.into(), message: message.into(), source: None, hint: None, refused: false }
     }
 
     /// A problem at a byte of a file's text.
     pub(super) fn at(path: &Path, text: &str, byte: usize, message: impl Into<String>) -> Self {
         let source = SourceLine::at(text, byte);
         let place = format!("{}:{}:{}", path.display(), source.line, source.column);
-        Self { place, message: message.into(), source: Some(source), hint: None }
+        Self { place, message: message.into(), source: Some(source), hint: None, refused: false }
     }
 
     /// With something to do about it.

@@ -32,14 +32,14 @@ impl Document<'_> {
 pub(super) struct Section<'d, 'a, 't> {
     document: &'d mut Document<'a>,
     /// Empty for the top table.
-    name: &'static str,
+    name: String,
     table: &'t DeTable<'t>,
     known: Vec<&'static str>,
 }
 
 impl<'d, 'a, 't> Section<'d, 'a, 't> {
-    pub(super) fn new(document: &'d mut Document<'a>, name: &'static str, table: &'t DeTable<'t>) -> Self {
-        Self { document, name, table, known: Vec::new() }
+    pub(super) fn new(document: &'d mut Document<'a>, name: impl Into<String>, table: &'t DeTable<'t>) -> Self {
+        Self { document, name: name.into(), table, known: Vec::new() }
     }
 
     /// One key, when it is there and is what it should be.

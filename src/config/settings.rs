@@ -5,12 +5,13 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::docker::{EngineSettings, RegistrySettings};
 use crate::script::SecretSource;
 
 /// Where a setting came from.
@@ -119,6 +120,10 @@ macro_rules! settings {
             pub params: BTreeMap<ParamKey, Setting<String>>,
             /// Secrets by name.
             pub secrets: BTreeMap<String, Setting<SecretSource>>,
+            /// Container engines by name.
+            pub docker_engines: BTreeMap<String, EngineSettings>,
+            /// Registries of images by name.
+            pub docker_registries: BTreeMap<String, RegistrySettings>,
         }
 
         impl Settings {
@@ -128,7 +133,16 @@ macro_rules! settings {
                 let (mut params, mut secrets) = (lower.params, lower.secrets);
                 params.extend(self.params);
                 secrets.extend(self.secrets);
-                Self { $($field: self.$field.or(lower.$field),)* params, secrets }
+                let (mut docker_engines, mut docker_registries) = (lower.docker_engines, lower.docker_registries);
+                docker_engines.extend(self.docker_engines);
+                docker_registries.extend(self.docker_registries);
+                Self {
+                    $($field: self.$field.or(lower.$field),)*
+                    params,
+                    secrets,
+                    docker_engines,
+                    docker_registries,
+                }
             }
 
             /// Who set what, by key; keys that nobody set are left out.
@@ -191,10 +205,64 @@ settings! {
     budget_per = "budget.per": Duration,
     /// Ports that local tasks are given.
     ports = "local.ports": RangeInclusive<u16>,
+    /// Bytes from which on a local task's log is rotated.
+    log_max = "local.log_max": usize,
+    /// How many logs of ended local tasks are kept for each policy.
+    log_keep = "local.log_keep": usize,
+    /// The container engine's address.
+    docker_host = "docker.host": String,
+    /// The folder with its certificates.
+    docker_cert_path = "docker.cert_path": PathBuf,
+    /// Whether it is spoken to by TLS.
+    docker_tls_verify = "docker.tls_verify": bool,
+    /// The address of its machine that ports are published on.
+    docker_publish = "docker.publish": IpAddr,
+    /// The name or address under which its containers' ports are reached.
+    docker_advertise = "docker.advertise": String,
+    /// Where Mesos's masters are.
+    mesos_master = "mesos.master": String,
+    /// The framework's principal.
+    mesos_principal = "mesos.principal": String,
+    /// Its secret.
+    mesos_secret = "mesos.secret": TokenSource,
+    /// Certificates to trust besides the system's.
+    mesos_ca = "mesos.ca": PathBuf,
+    /// Whether masters that ZooKeeper names are asked over TLS.
+    mesos_tls = "mesos.tls": bool,
+    /// The role of policies that name none.
+    mesos_role = "mesos.role": String,
+    /// The user that tasks run as.
+    mesos_user = "mesos.user": String,
+    /// The framework's name.
+    mesos_name = "mesos.name": String,
+    /// This machine's name, for the cluster's page.
+    mesos_hostname = "mesos.hostname": String,
+    /// Where our page is, for the cluster's.
+    mesos_webui_url = "mesos.webui_url": String,
+    /// Whether tasks survive a restart of their agent.
+    mesos_checkpoint = "mesos.checkpoint": bool,
+    /// How long the cluster keeps the tasks of a host that is away.
+    mesos_failover_timeout = "mesos.failover_timeout": Duration,
+    /// Our executor's program on the agents.
+    mesos_executor_path = "mesos.executor.path": String,
+    /// Where agents fetch it from.
+    mesos_executor_uri = "mesos.executor.uri": String,
+    /// The engine that our executors use.
+    mesos_docker_host = "mesos.executor.docker_host": String,
+    /// The folder with its certificates, on the agents.
+    mesos_docker_cert_path = "mesos.executor.docker_cert_path": String,
+    /// Whether it is spoken to by TLS.
+    mesos_docker_tls_verify = "mesos.executor.docker_tls_verify": bool,
     /// The API's token.
     token = "http.token": TokenSource,
     /// Further names under which the API may be addressed.
     hosts = "http.hosts": Vec<String>,
+    /// The engine that is a manager of the Swarm.
+    swarm_manager = "swarm.manager": String,
+    /// Where the list of usable tasks is served in mesos-memcached's shape.
+    services_listen = "services.listen": SocketAddr,
+    /// How long a new task of a cache is warmed up.
+    warm_up = "services.warm_up": Duration,
 }
 
 #[cfg(test)]

@@ -45,6 +45,8 @@ per = "1m"
 
 [local]
 ports = "31000-32000"
+log_max = "1MiB"
+log_keep = 3
 
 [http]
 token = { env = "MY_TOKEN" }
@@ -87,6 +89,7 @@ fn every_key_of_the_file_arrives() {
     assert!(matches!(&config.permissions.secrets["db"], SecretSource::File(path) if path.is_absolute()));
     assert_eq!(config.budget, Some(Budget { changes: 20, per: Duration::from_secs(60) }));
     assert_eq!(config.ports, Some(31_000..=32_000));
+    assert_eq!((config.log_max, config.log_keep), (Some(1 << 20), Some(3)));
     assert_eq!(config.token.as_ref().map(Token::reveal), Some("abc"));
     assert_eq!(format!("{:?}", config.token), "Some(Token(…))");
     assert_eq!(config.hosts, ["scale.example.org"]);
@@ -172,6 +175,13 @@ fn beyond_loopback_a_token_is_needed() {
         "setpoint.toml:1: listening on `0.0.0.0:80`, beyond loopback, needs a token; nothing was started\n\
          hint: set `SETPOINT_TOKEN`, or `token` in `[http]` of `setpoint.toml`"
     );
+    let refused = |text: &str| {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join(FILE_NAME), text).unwrap();
+        load(Settings::default(), &BTreeMap::new(), dir.path()).unwrap_err().exit_code()
+    };
+    assert_eq!(refused("listen = \"0.0.0.0:80\"\n"), 77, "refused");
+    assert_eq!(refused("listen = \"0.0.0.0:80\"\nstop_tasks = 1\n"), 78, "wrong besides");
     let token = [("SETPOINT_TOKEN", "secret")];
     assert!(load_text("listen = \"0.0.0.0:80\"\n", Settings::default(), &token).is_ok());
     let message = load_text("[http]\ntoken = { env = \"NONE\" }\n", Settings::default(), &[]).unwrap_err();
