@@ -33,7 +33,7 @@ impl Counters {
 
     async fn report(&self, id: TaskId, state: TaskState, exit: Option<Exit>) {
         if let Some(updates) = self.updates.get() {
-            updates.send(TaskUpdate { id, state, healthy: None, placement: None, exit }).await.ok();
+            updates.send(TaskUpdate { id, state, healthy: None, placement: None, exit, receipt: None }).await.ok();
         }
     }
 }

@@ -45,6 +45,11 @@ const CONFINED: &[Confined] = &[
         because: "a library emits events; who listens to them is the program's choice, made in one place",
     },
     Confined {
+        names: &["zookeeper_client"],
+        to: &["src/mesos"],
+        because: "who leads a Mesos cluster is all that anybody here wants from ZooKeeper",
+    },
+    Confined {
         names: &["redb"],
         to: &["src/runtime/store", "src/runtime/store.rs"],
         because: "what is durable is `runtime::record`; how it is kept is the store's business alone",
@@ -89,18 +94,43 @@ const WALLS: &[Wall] = &[
         because: "a script asks, the engine acts; the host of scripts must not reach what carries requests out",
     },
     Wall {
+        folder: "src/container",
+        may_name: &["core", "container", "sample"],
+        because: "it speaks to engines for whoever asks, and knows neither tasks' owners nor policies",
+    },
+    Wall {
         folder: "src/backend",
-        may_name: &["core", "backend", "container", "sample"],
+        may_name: &["core", "backend", "container", "sample", "mesos"],
         because: "a backend starts and ends tasks and knows neither policies nor scripts nor who asked",
     },
     Wall {
+        folder: "src/executor",
+        may_name: &["core", "backend", "mesos", "executor"],
+        because: "it runs tasks for an agent with what runs them without one, and knows no policies",
+    },
+    Wall {
+        folder: "src/sample",
+        may_name: &["core", "sample"],
+        because: "figures are read and computed the same for every backend; who asks and over which client is theirs",
+    },
+    Wall {
+        folder: "src/mesos",
+        may_name: &["mesos"],
+        because: "the client of Mesos knows the protocol alone, and could be a crate of its own",
+    },
+    Wall {
         folder: "src/runtime",
-        may_name: &["core", "script", "backend", "config", "runtime", "telemetry"],
+        may_name: &["core", "script", "backend", "container", "config", "runtime", "telemetry"],
         because: "the engine must run without the API and the command line, inside another program",
     },
     Wall {
+        folder: "src/services",
+        may_name: &["core", "script", "runtime", "services"],
+        because: "the formats of service discovery are pure functions of what the engine publishes",
+    },
+    Wall {
         folder: "src/http",
-        may_name: &["core", "script", "runtime", "config", "http", "telemetry"],
+        may_name: &["core", "script", "runtime", "config", "services", "http", "telemetry"],
         because: "the API reads what the loop has published and sends it commands; it touches no backend",
     },
     Wall {
@@ -110,8 +140,11 @@ const WALLS: &[Wall] = &[
     },
 ];
 
+/// Modules of `src/backend` that are no backend: what is the same on several of them.
+const SHARED_BY_BACKENDS: &[&str] = &["environment", "mark", "run", "words"];
+
 /// Crates that the core may name.
-const CORE_CRATES: &[&str] = &["serde", "rustfft"];
+const CORE_CRATES: &[&str] = &["serde", "rustfft", "regex_lite"];
 
 /// Parts of std, and of clocks, that the core may not name.
 const IMPURE: &[&str] = &[
@@ -233,7 +266,7 @@ fn impure(source: &Source, named: &Named, crates: &BTreeSet<String>) -> Option<&
     let head = named.path.split("::").next()?;
     if crates.contains(head) && !CORE_CRATES.contains(&head) && !CONFINED.iter().any(|rule| rule.names.contains(&head))
     {
-        return Some("the core names no outside crate but serde and pure mathematics");
+        return Some("the core names no outside crate but serde and pure functions");
     }
     // What `std::env` is has been said already.
     let impure = IMPURE.iter().filter(|name| **name != "std::env").any(|name| begins_with(&named.path, name));
@@ -249,7 +282,9 @@ fn neighbour(source: &Source, named: &Named) -> Option<&'static str> {
     }
     let own = source.path.strip_prefix("src/backend/")?.split(['/', '.']).next()?;
     let other = named.path.strip_prefix("crate::backend::")?.split("::").next()?;
-    (own != "mod" && is_module(other) && other != own)
+    // What every task's environment holds is the same on all of them.
+    let shared = SHARED_BY_BACKENDS.contains(&other);
+    (own != "mod" && is_module(other) && other != own && !shared)
         .then_some("backends do not know each other: each can be left out, and an embedder brings its own")
 }
 

@@ -19,6 +19,8 @@ use setpoint::runtime::view::{Command as EngineCommand, CommandError, PolicySnap
 use setpoint::script::error::ScriptErrorKind;
 use setpoint::script::{Hook, ScriptError, TaskView};
 
+use crate::support::{Scratch, Setpoint};
+
 /// The binary with nothing of this process's environment, so that no variable of the tester changes a test.
 fn command(args: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_setpoint"));
@@ -87,7 +89,7 @@ fn exit_codes_are_a_contract() {
     69  a service is not available: no setpoint at the address, a locked state folder
     70  a bug in setpoint
     74  a file or a socket failed
-    77  refused: a wrong token, or a command that is not allowed now
+    77  refused: a wrong token, a bind beyond loopback without one, a command that is not allowed now
     78  a policy or the configuration is wrong
     ");
 }
@@ -372,10 +374,13 @@ fn init_writes_what_an_editor_needs_and_overwrites_nothing() {
     assert_eq!(luarc["runtime.version"], "Lua 5.1");
 
     std::fs::write(dir.path().join("policies/mail.lua"), "mine").unwrap();
-    assert_snapshot!(setpoint_in(dir.path(), &["init", "policies", "--name", "mail"]), @r"
+    // One file of types for each module.
+    let more = format!("{} more", setpoint::script::api::modules().len() + 3);
+    let refused = setpoint_in(dir.path(), &["init", "policies", "--name", "mail"]).replace(&more, "MORE");
+    assert_snapshot!(refused, @r"
     exit 74
     --- stderr
-    error: already there, so nothing was written: `policies/mail.lua`, `policies/mail_test.lua`, `policies/.luarc.json`, 13 more
+    error: already there, so nothing was written: `policies/mail.lua`, `policies/mail_test.lua`, `policies/.luarc.json`, MORE
     hint: --force overwrites
     ");
     assert_eq!(read("mail.lua"), "mine");
@@ -440,7 +445,7 @@ fn a_run_that_cannot_listen_starts_nothing() {
         hint: --listen takes another address, 127.0.0.1:0 any free port; --no-listen does without
         ");
         assert_snapshot!(setpoint(&["run", "thermostat", "--listen", "0.0.0.0:0"]), @r"
-        exit 78
+        exit 77
         --- stderr
         error: --listen: listening on `0.0.0.0:0`, beyond loopback, needs a token; nothing was started
         hint: set `SETPOINT_TOKEN`, or `token` in `[http]` of `setpoint.toml`
@@ -486,6 +491,75 @@ fn check_and_eval_say_what_a_policy_is_and_would_do() {
 }
 
 #[test]
+fn check_says_what_the_local_backend_does_not_do() {
+    let dir = tempfile::tempdir().unwrap();
+    let check = |workload: &str| {
+        let text = format!("return {{ control = {{ law = 'count', n = 1 }}, workload = {{ max = 1, {workload} }} }}");
+        std::fs::write(dir.path().join("p.lua"), text).unwrap();
+        setpoint_in(dir.path(), &["check", "p.lua"])
+    };
+    let said = check("command = 'true', disk = '1MiB', ready = 'healthy'");
+    assert!(said.starts_with("exit 0\n"), "legal, and probably not meant: {said}");
+    for warning in ["workload.disk means nothing to the backend \"local\"", "so its tasks never count as ready"] {
+        assert!(said.contains(warning), "{warning}: {said}");
+    }
+    // The backend would refuse each launch.
+    let said = check("command = 'true', image = 'busybox'");
+    assert!(said.starts_with("exit 78\n") && said.contains("runs commands and no images"), "{said}");
+}
+
+/// Its functions are its own: what they do to the world is told, and not done.
+const OWN: &str = "local http = require('setpoint.http')
+local p = require('setpoint.params') { target = 3 }
+return { interval = '50ms', max_helpers = 1,
+  workload = { command = 'exec sleep 600', effect = 'heats', min = 0, max = 4 },
+  metric = function(ctx) return ctx.running end, target = p.target,
+  warmer = function(n, ctx)
+    http.post('http://127.0.0.1:1/scaled', { json = { by = n } })
+    ctx.workload:launch(n + 2)
+    ctx.workload:launch(1, { command = 'true', count = false })
+  end,
+  cooler = function(n, ctx) ctx.workload:kill(n) end }";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn eval_tells_what_a_tick_would_have_done() {
+    let scratch = Scratch::new();
+    scratch.policy("own", OWN);
+    let eval = async |arguments: &[&str]| {
+        let done = Setpoint::output(&scratch, [&["eval", "own.lua"], arguments].concat()).await;
+        assert_eq!(done.code, Some(0), "{}", done.stderr);
+        done.stdout
+    };
+    let json = async |arguments: &[&str]| {
+        let text = eval(&[&["--json"], arguments].concat()).await;
+        serde_json::from_str::<serde_json::Value>(&text).unwrap()
+    };
+    let policy = json(&[]).await;
+    assert_eq!(policy["name"], "own", "the object of the API, and beside it: {policy}");
+    let calls = ["http.post POST http://127.0.0.1:1/scaled"];
+    let would =
+        serde_json::json!({ "launch": 4, "helpers": 1, "kill": 0, "tasks": [], "calls": calls, "accepted": null });
+    assert_eq!(policy["would"], would, "cut to max, as a real tick would: {policy}");
+    assert_eq!((&policy["decision"]["raw"], &policy["decision"]["adjustment"]), (&3.into(), &4.into()));
+    let text = eval(&[]).await;
+    let told = "      would  launch 4 tasks\n             launch 1 helper\n             http.post POST http://127.0.0.1:1/scaled\n";
+    assert!(text.ends_with(told), "{text}");
+    assert!(eval(&["--set", "target=0"]).await.ends_with("      would  nothing\n"));
+
+    // With a state folder the tasks are known, and so is which of them would go.
+    scratch.policy("own", &OWN.replace("http.post", "-- http.post").replace("n + 2", "n").replace("1, {", "0, {"));
+    let mut setpoint = Setpoint::run(&scratch, ["own.lua", "--state-dir", "state"]);
+    setpoint.running("own", 3).await;
+    setpoint.stop().await;
+    let tasks = scratch.living_tasks();
+    let policy = json(&["--state-dir", "state", "--set", "target=1"]).await;
+    let would = &policy["would"];
+    assert_eq!((&would["launch"], &would["kill"]), (&0.into(), &2.into()), "{policy}");
+    assert_eq!(would["tasks"].as_array().map(Vec::len), Some(2), "{policy}");
+    assert_eq!(scratch.living_tasks(), tasks, "and nobody went");
+}
+
+#[test]
 fn a_run_takes_its_settings_from_the_layers_and_ends_when_it_is_told() {
     let dir = tempfile::tempdir().unwrap();
     std::fs::write(dir.path().join("hold.lua"), HOLD).unwrap();
@@ -521,7 +595,7 @@ struct Host {
 
 impl Host {
     fn start(token: Option<&str>) -> Self {
-        let config = HttpConfig { token: token.map(str::to_owned), hosts: Vec::new() };
+        let config = HttpConfig { token: token.map(str::to_owned), ..HttpConfig::default() };
         let (ready, address) = mpsc::channel();
         let (arrived, commands) = mpsc::channel();
         let (stop, stopped) = tokio::sync::oneshot::channel();
@@ -638,7 +712,8 @@ fn task() -> TaskView {
         helper: false,
         placement: Placement { host: Some("127.0.0.1".to_owned()), pid: Some(4242), ..Placement::default() },
         started: SystemTime::now(),
-        stats: TaskStats { cpu_percent: Some(12.5), memory_bytes: Some(3 << 20) },
+        stats: TaskStats { cpu_percent: Some(12.5), memory_bytes: Some(3 << 20), ..TaskStats::default() },
         by: "law",
+        slot: Some(0),
     }
 }

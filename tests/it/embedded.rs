@@ -121,7 +121,8 @@ async fn a_rolling_replacement_changes_one_task_at_a_time() {
     scratch.replace("p.lua", &policy("two"));
     wait_until(GENEROUS, "all to run the new command", async || {
         let alive = fake.alive();
-        (alive.len() == 3 && alive.values().all(|template| format!("{template:?}").contains("two"))).then_some(())
+        (alive.len() == 3 && alive.values().all(|template| format!("{:?}", template.command).contains("two")))
+            .then_some(())
     })
     .await;
     assert_eq!(fake.lowest(), 2, "one at a time");

@@ -5,17 +5,30 @@
 mod arch;
 mod bad_input;
 mod cli;
+mod counted;
 mod crash;
+#[cfg(feature = "docker")]
+mod docker;
 mod embedded;
 mod engine;
+mod gocd;
 mod hostile;
 mod http;
+mod laws;
 mod local;
+#[cfg(all(feature = "docker", feature = "http"))]
+mod memcached;
+#[cfg(feature = "mesos")]
+mod mesos;
 mod page;
 mod policies;
 mod properties;
 mod reload;
+mod sample;
 mod script;
 mod script_api;
+mod sim;
 mod store;
 mod support;
+#[cfg(feature = "docker")]
+mod swarm;

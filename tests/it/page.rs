@@ -15,6 +15,7 @@ use setpoint::runtime::view::{Command, StreamEvent};
 
 use self::browser::{Browser, with_browser};
 use crate::http::fake::{Fake, script_error, task};
+use crate::support::{Scratch, Setpoint};
 
 const CHART: &str = "document.querySelector('svg.chart')";
 const SAMPLE: &str = "document.querySelector('svg.chart .sample-line').getAttribute('d')";
@@ -76,6 +77,45 @@ async fn the_page_follows_the_engine() {
         let measured = browser.measure_screenshots(&shots).await;
         assert!(measured.iter().all(|(colours, _)| *colours > 100), "not blank: {measured:?}");
         assert!(measured[0].1 > 0.7 && measured[1].1 < 0.4, "one is light and one is dark: {measured:?}");
+    })
+    .await;
+}
+
+/// The same page on the real command, with a real policy, real tasks and real files.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_page_shows_a_real_run() {
+    const THERMOSTAT: &str = include_str!("../../scripts/thermostat.lua");
+    let scratch = Scratch::new();
+    scratch.policy("thermostat", THERMOSTAT);
+    let mut setpoint = Setpoint::run(&scratch, ["thermostat.lua", "--set", "shape=fixed", "--set", "target=6"]);
+    let page = format!("{}/", setpoint.address().await);
+    with_browser(|browser| async move {
+        browser.client.goto(&page).await.unwrap();
+        browser.wait_for("document.querySelector('#connection').dataset.state === 'live'").await;
+        // The chart moves with the ticks, and the tasks come up to the target.
+        browser.wait_for(&format!("Number({CHART}?.dataset.points) > 0")).await;
+        let points = browser.js(&format!("return Number({CHART}.dataset.points)")).await;
+        browser.wait_for(&format!("Number({CHART}.dataset.points) > {points} + 20")).await;
+        browser.wait_for(&format!("Number({CHART}.dataset.last) >= 5")).await;
+        click(&browser.client, "details.tasks summary").await;
+        browser.wait_for("document.querySelectorAll('.tasks tbody tr').length >= 3").await;
+
+        // A bad save is refused, and the page says so until it is mended.
+        let fault = "document.querySelector('.faults')";
+        scratch.replace("thermostat.lua", "return { interval = ");
+        browser.wait_for(&format!("!{fault}.hidden && {fault}.innerText.includes('was refused')")).await;
+        let told = browser.js(&format!("return {fault}.innerText")).await;
+        assert!(told.as_str().unwrap().contains("thermostat.lua:1"), "{told}");
+        scratch.replace("thermostat.lua", THERMOSTAT);
+        browser.wait_for(&format!("{fault}.hidden")).await;
+
+        // A pause that is pressed holds the engine, which the badge is shown by, until it is taken back.
+        let paused = "document.querySelector('.badges').innerText.includes('paused')";
+        click(&browser.client, "button.pause").await;
+        browser.wait_for(paused).await;
+        click(&browser.client, "button.pause").await;
+        browser.wait_for(&format!("!{paused}")).await;
+        assert_eq!(browser.complaints().await, Vec::<String>::new());
     })
     .await;
 }
@@ -203,7 +243,7 @@ async fn hundreds_of_policies_stay_usable_behind_a_token() {
     with_browser(|browser| async move {
         let names: Vec<String> = (0..800).map(|number| format!("fleet/row-{number:03}")).collect();
         let names: Vec<&str> = names.iter().map(String::as_str).collect();
-        let config = HttpConfig { token: Some("s3cret".into()), hosts: Vec::new() };
+        let config = HttpConfig { token: Some("s3cret".into()), ..HttpConfig::default() };
         let fake = Arc::new(Fake::start_with(&names, config, SocketAddr::from(([127, 0, 0, 1], 0))).await);
 
         // Without a token the page asks for one.

@@ -124,6 +124,40 @@ async fn required_files_are_watched_too() {
     until_metric(&mut setpoint, 30.0).await;
 }
 
+/// A required file is the policy's too from the moment at which it was read, also of a version that does not load.
+#[tokio::test(flavor = "multi_thread")]
+async fn required_files_that_change_during_the_start_or_mend_a_bad_version_are_noticed() {
+    let scratch = Scratch::new();
+    let requiring = |module: &str| {
+        version(1, 1)
+            .replacen("return {\n", &format!("local lib = require(\"{module}\")\nreturn {{\n"), 1)
+            .replace("return 1\n", "return lib.value\n")
+            .replace("max = 1", "max = lib.max")
+    };
+    scratch.write("lib/value.lua", "return { value = 10, max = 1 }");
+    scratch.policy("p", &requiring("lib.value"));
+    // Another policy takes its time to load, and nothing is watched before all have.
+    scratch.policy("slow", &format!("local x = 0\nfor i = 1, 5e7 do x = x + i % 7 end\n{}", version(1, 1)));
+    scratch.write("setpoint.toml", "[limits]\nload_cpu = \"1m\"\n");
+    let mut setpoint = Setpoint::run(&scratch, ["p.lua", "slow.lua"]);
+    wait_until(GENEROUS, "the files are being loaded", async || (30 < cpu_ticks(setpoint.pid())).then_some(())).await;
+    scratch.replace("lib/value.lua", "return { value = 20, max = 1 }");
+    until_metric(&mut setpoint, 20.0).await;
+
+    // Not there yet: its coming is enough.
+    scratch.replace("p.lua", &requiring("lib.later"));
+    until_refused(&mut setpoint).await;
+    scratch.write("lib/later.lua", "return { value = 30, max = 'many' }");
+    // There and well in itself, while the policy is not: its next version is enough.
+    setpoint
+        .policy_until("p", "the new file to be at fault", |policy| {
+            policy["script"]["refused"]["kind"] == "shape" && (metric(policy) - 20.0).abs() < 1e-9
+        })
+        .await;
+    scratch.replace("lib/later.lua", "return { value = 40, max = 1 }");
+    until_metric(&mut setpoint, 40.0).await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn symlinks_that_are_swapped_and_changes_without_notification_are_noticed() {
     let scratch = Scratch::new();
@@ -186,6 +220,53 @@ async fn files_come_and_go_in_a_watched_folder() {
     assert_eq!(scratch.living_tasks(), tasks, "and taken up again");
 }
 
+/// `SETPOINT_FILES_GONE` files (1,000 in the campaign) come to a watched folder and go for good, a wave after the other.
+#[tokio::test(flavor = "multi_thread")]
+async fn files_that_are_gone_for_good_leave_nothing_behind() {
+    const WAVES: u64 = 5;
+    let wave = setting("SETPOINT_FILES_GONE", 150) / WAVES;
+    let scratch = Scratch::new();
+    scratch.write("policies/stays.lua", &version(1, 1));
+    let mut setpoint = Setpoint::run(&scratch, ["policies", "--state-dir", "state"]);
+    setpoint.running("stays", 1).await;
+    let mut resident = Vec::new();
+    for round in 0..WAVES {
+        let file = |n: u64| format!("policies/p{}.lua", round * wave + n);
+        for n in 0..wave {
+            // One that does not load is known too, and goes like any other.
+            let text = if n % 10 == 9 { "return {".to_owned() } else { version(1, 0) };
+            scratch.write(&file(n), &text);
+        }
+        until_known(&mut setpoint, wave + 1, wave - wave / 10 + 1).await;
+        resident.push(resident_kb(setpoint.pid()));
+        for n in 0..wave {
+            std::fs::remove_file(scratch.path(&file(n))).expect("removed");
+        }
+        until_known(&mut setpoint, 1, 1).await;
+    }
+    setpoint.ticks("stays", 3).await;
+    let (first, last) = (resident[1], resident[resident.len() - 1]);
+    assert!(last < first + first / 5 + 4096, "resident memory stays flat: {resident:?} kB");
+    println!("{} files, resident {resident:?} kB", WAVES * wave);
+    assert_eq!(setpoint.stop().await.code(), Some(0));
+    // Nor does the state folder know them any more, bad as they may come back.
+    scratch.write("policies/p0.lua", "return {");
+    let bad = Setpoint::output(&scratch, ["run", "policies", "--state-dir", "state", "--listen", "127.0.0.1:0"]).await;
+    assert_eq!(bad.code, Some(78), "no text stands in for it: {}", bad.stderr);
+}
+
+async fn until_known(setpoint: &mut Setpoint, sources: u64, policies: u64) {
+    let expected = format!("setpoint_sources {sources}");
+    wait_until(GENEROUS, &format!("{sources} files and {policies} policies"), async || {
+        let (_, metrics) = setpoint.get("/metrics").await;
+        let known = metrics.as_str().is_some_and(|metrics| metrics.lines().any(|line| line == expected));
+        let (_, listed) = setpoint.get("/v1/policies").await;
+        let listed = listed["policies"].as_array().map_or(0, Vec::len) as u64;
+        (known && listed == policies).then_some(())
+    })
+    .await;
+}
+
 /// `SETPOINT_RELOADS` reloads (1,000 in the campaign) while the policy ticks ten times a second.
 #[tokio::test(flavor = "multi_thread")]
 async fn many_reloads_under_load_miss_no_tick_and_hold_no_memory() {
@@ -212,6 +293,13 @@ async fn many_reloads_under_load_miss_no_tick_and_hold_no_memory() {
     let (first, last) = (resident[resident.len() / 3], resident[resident.len() - 1]);
     assert!(last < first + first / 5 + 4096, "resident memory stays flat: {resident:?} kB");
     println!("{reloads} reloads, {ticks} ticks, resident {resident:?} kB");
+}
+
+/// CPU time that a process has used so far, in hundredths of a second.
+fn cpu_ticks(pid: u32) -> u64 {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).expect("the process lives");
+    let (_, rest) = stat.rsplit_once(')').expect("a name in brackets");
+    rest.split_whitespace().skip(11).take(2).map(|field| field.parse::<u64>().expect("a number")).sum()
 }
 
 fn resident_kb(pid: u32) -> u64 {

@@ -9,7 +9,8 @@ use setpoint::core::decision::{Bounds, Scripted};
 use setpoint::core::intent::Intent;
 use setpoint::core::model::{Placement, Point, PolicyName, Sample, TaskId, TaskState, TaskStats};
 use setpoint::core::policy::{
-    Actuator, Command, Confirm, LawSpec, OnMissing, Ready, Side, StepLimit, StepTier, Target, Tolerance,
+    Actuator, Command, Confirm, Control, Gains, LawSpec, OnMissing, Ready, Side, StepLimit, StepTier, Target,
+    Tolerance, Tuning,
 };
 use setpoint::core::time::Timestamp;
 use setpoint::script::error::ScriptErrorKind;
@@ -115,8 +116,9 @@ pub(crate) fn ctx() -> Arc<Ctx> {
                 ..Placement::default()
             },
             started: now - Duration::from_secs(90),
-            stats: TaskStats { cpu_percent: Some(12.5), memory_bytes: None },
+            stats: TaskStats { cpu_percent: Some(12.5), pids: Some(3), ..TaskStats::default() },
             by: "law",
+            slot: Some(0),
         };
         let point = |at, value| Point { at: Timestamp::from_millis(at), value, setpoint: 5.0 };
         Arc::new(Ctx {
@@ -263,7 +265,7 @@ async fn defaults_are_those_of_the_documentation() {
     let policy = bench.with_fields("", "metric = function() end, target = 3").await;
     let spec = &policy.spec;
     assert_eq!(spec.interval.min, Duration::from_secs(15));
-    assert_eq!(spec.control.law, LawSpec::Proportional { per_task: 1.0 });
+    assert_eq!(spec.control.law, LawSpec::Adaptive(Tuning { per_task: 1.0, season: None }));
     assert_eq!((spec.control.lookback, spec.control.ramp), (64, 1));
     assert_eq!(spec.workload.backend, "local");
     assert_eq!(spec.backoff.max, Duration::from_secs(300));
@@ -274,6 +276,41 @@ async fn defaults_are_those_of_the_documentation() {
     let decide = bench.with_fields("", "decide = function(ctx) return { desired = ctx.running + 1 } end").await;
     assert_eq!(decide.spec.control.law, LawSpec::Decide);
     assert_eq!(decide.script.observe(ctx(), WALL).await.scripted, Some(Scripted::Desired(3.0)));
+}
+
+#[tokio::test]
+async fn each_law_has_its_own_keys_and_defaults() {
+    let bench = Bench::new();
+    let seconds = Duration::from_secs;
+    let cases = [
+        ("law = 'adaptive', per_task = 5, season = '1d'", {
+            Control::new(LawSpec::Adaptive(Tuning { per_task: 5.0, season: Some(seconds(86_400)) }))
+        }),
+        ("law = 'pid', per_task = 5", Control::new(LawSpec::Pid(Gains::new(5.0, Some(0.2), 0.0, 0.0)))),
+        ("law = 'pid', kp = 4, ki = 0.5", Control::new(LawSpec::Pid(Gains::new(0.25, Some(4.0), 0.5, 0.0)))),
+        ("law = 'pid', per_task = 2, kp = 1, kd = 16", {
+            Control::new(LawSpec::Pid(Gains { per_task: 2.0, kp: 1.0, ki: 0.0, kd: 16.0, filter: seconds(2) }))
+        }),
+        ("law = 'pid', kd = 16, filter = '5s'", {
+            Control::new(LawSpec::Pid(Gains { per_task: 1.0, kp: 1.0, ki: 0.0, kd: 16.0, filter: seconds(5) }))
+        }),
+        // The HPA's tolerance and guards, unless they are given.
+        ("law = 'ratio'", Control::new(LawSpec::Ratio { tolerance: 0.1 })),
+        ("law = 'ratio', tolerance = '5%'", Control::new(LawSpec::Ratio { tolerance: 0.05 })),
+        ("law = 'ratio', tolerance = 0.2, stabilization = '0s', step = { up = 3 }", {
+            let mut control = Control::new(LawSpec::Ratio { tolerance: 0.2 });
+            control.stabilization.down = Duration::ZERO;
+            control.step.up = Some(StepLimit { tasks: Some(3), fraction: None, per: None });
+            control.step.down = None;
+            control
+        }),
+    ];
+    for (source, expected) in cases {
+        let fields = format!("control = {{ {source} }}, metric = function() end, target = 3");
+        assert_eq!(bench.with_fields("", &fields).await.spec.control, expected, "{source}");
+    }
+    let hpa = Control::new(LawSpec::Ratio { tolerance: 0.1 });
+    assert_eq!((hpa.stabilization.up, hpa.stabilization.down), (Duration::ZERO, seconds(300)));
 }
 
 #[tokio::test]
@@ -296,9 +333,11 @@ async fn tables_that_mean_nothing_are_refused() {
     for (source, expected) in [
         ("return 3".to_owned(), "expected the file to return a policy table (`return { … }`), got number 3"),
         ("local x = 1".to_owned(), "got nil"),
-        (policy("", "target = 1"), "the law \"proportional\" needs the function metric(ctx)"),
+        (policy("", "target = 1"), "the law \"adaptive\" needs the function metric(ctx)"),
         (policy("", "metric = function() end"), "needs a target"),
-        (policy("", &format!("{fields}, control = {{ law = 'adaptive' }}")), "comes with a later version"),
+        (policy("", &format!("{fields}, control = {{ season = '5s' }}")), "expected at least \"10m\""),
+        (policy("", &format!("{fields}, control = {{ law = 'pid', kd = -1 }}")), "expected at least 0, got number -1"),
+        (policy("", &format!("{fields}, control = {{ law = 'ratio', tolerance = -1 }}")), "expected at least 0"),
         (policy("", &format!("{fields}, control = {{ law = 'reley' }}")), "hint: did you mean `relay`?"),
         (policy("", &format!("{fields}, control = {{ law = 'decide' }}")), "decide: the law \"decide\" needs"),
         (policy("", &format!("{fields}, control = {{ law = 'step' }}")), "needs thresholds"),

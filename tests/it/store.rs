@@ -77,7 +77,7 @@ fn task(id: &str, seed: u64) -> Task {
         env: BTreeMap::from([("A".to_owned(), "b\n\"".to_owned())]),
         cpus: Some(0.1),
         memory: Some(u64::MAX),
-        ports: vec![PortSpec { name: "http".into(), inside: Some(8080) }],
+        ports: vec![PortSpec { name: "http".into(), inside: Some(8080), ..PortSpec::default() }],
         ..TaskTemplate::default()
     };
     Task {
@@ -101,6 +101,7 @@ fn task(id: &str, seed: u64) -> Task {
             container: None,
             token: Some("12345".into()),
         },
+        slot: Some(3),
     }
 }
 
@@ -126,6 +127,7 @@ impl Model {
             Write::Task(task) => drop(self.tasks.insert(task.id.clone(), *task)),
             Write::RemoveTask(id) => drop(self.tasks.remove(&id)),
             Write::Source(path, record) => drop(self.sources.insert(path, record)),
+            Write::RemoveSource(path) => drop(self.sources.remove(&path)),
         }
     }
 }
@@ -258,7 +260,7 @@ enum Step {
 }
 
 fn step() -> impl Strategy<Value = Step> {
-    let writes = prop::collection::vec((0..6_u8, 0..8_u8, any::<u16>()), 0..12);
+    let writes = prop::collection::vec((0..7_u8, 0..8_u8, any::<u16>()), 0..12);
     prop_oneof![
         6 => (writes, any::<bool>()).prop_map(|(writes, sync)| Step::Submit { writes, sync }),
         1 => Just(Step::Flush),
@@ -274,6 +276,7 @@ fn write_of((kind, key, value): (u8, u8, u16)) -> Write {
         2 => Write::RemovePolicy(format!("p{key}").as_str().into()),
         3 => Write::Task(Box::new(task(&format!("t{key}"), seed))),
         4 => Write::RemoveTask(format!("t{key}").as_str().into()),
+        5 => Write::RemoveSource(format!("s{key}")),
         // Long enough to need pages of its own now and then.
         _ => Write::Source(format!("s{key}"), SourceRecord { source: "x".repeat(usize::from(value)), ..source(seed) }),
     }

@@ -104,10 +104,10 @@ const FILES: &[(&str, &str)] = &[
 "#,
     ),
     (
-        "law-of-a-later-version",
+        "pid-without-a-gain",
         r#"return {
   workload = { command = "exec sleep 600", max = 1 },
-  control = { law = "adaptive" },
+  control = { law = "pid", kp = -1, ki = "much", filter = "-1s" },
   metric = function() return 1 end,
   target = 0,
 }

@@ -32,6 +32,8 @@ async fn paths_and_parameters() {
     }
     scratch.write("empty/good_test.lua", "return {}");
     scratch.write("folder.lua/readme", "");
+    scratch.write("wrong.toml", "[params]\nlist = \"other\"\n[params.good]\nmax = \"many\"\n");
+    scratch.write("unknown.toml", "[params]\nmx = 3\n");
     let said = asked(
         &scratch,
         &[
@@ -46,6 +48,13 @@ async fn paths_and_parameters() {
             &["run", "good.lua", "--no-listen", "--set", "max=inf"],
             &["run", "good.lua", "--no-listen", "--set", "fast=yes"],
             &["run", "good.lua", "--no-listen", "--set", "max=0"],
+            &["check", "good.lua", "--set", "mx=3"],
+            &["check", "good.lua", "--set", "max=many"],
+            &["check", "good.lua", "--set", "good.max=5"],
+            &["eval", "good.lua", "--set", "mx=3"],
+            &["run", "good.lua", "--no-listen", "--config", "wrong.toml"],
+            &["run", "good.lua", "--no-listen", "--config", "unknown.toml"],
+            &["check", "good.lua", "--config", "unknown.toml"],
         ],
     )
     .await;
@@ -103,9 +112,20 @@ async fn addresses() {
     scratch.policy("good", GOOD);
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let taken = taken.local_addr().unwrap().to_string();
-    let said =
-        asked(&scratch, &[&["run", "good.lua", "--listen", &taken], &["run", "good.lua", "--listen", "0.0.0.0:0"]])
-            .await;
+    scratch.write("open.toml", "listen = \"0.0.0.0:0\"\n");
+    let mut said = asked(
+        &scratch,
+        &[
+            &["run", "good.lua", "--listen", &taken],
+            &["run", "good.lua", "--listen", "0.0.0.0:0"],
+            &["run", "good.lua", "--config", "open.toml"],
+        ],
+    )
+    .await;
+    let mut by_environment = command(&scratch);
+    by_environment.args(["run", "good.lua"]).env("SETPOINT_LISTEN", "0.0.0.0:0");
+    let code = Setpoint::spawn(&scratch, by_environment).exit(GENEROUS).await.code();
+    said.push_str(&format!("$ SETPOINT_LISTEN=0.0.0.0:0 setpoint run good.lua\nexit {}\n", code.unwrap_or(-1)));
     assert!(scratch.living_tasks().is_empty());
     assert_snapshot!("addresses", said.replace(&taken, "127.0.0.1:TAKEN"));
 }

@@ -78,7 +78,7 @@ impl Fake {
     async fn report(&self, id: TaskId, state: TaskState, exit: Option<Exit>) {
         let updates = self.updates.lock().unwrap().clone();
         if let Some(updates) = updates {
-            updates.send(TaskUpdate { id, state, healthy: None, placement: None, exit }).await.ok();
+            updates.send(TaskUpdate { id, state, healthy: None, placement: None, exit, receipt: None }).await.ok();
         }
     }
 }

@@ -4,20 +4,31 @@
 //! passes or not. Nothing in here knows what a policy means.
 #![allow(dead_code, unused_imports, reason = "each test module takes what it needs")]
 
+mod docker;
 mod http_server;
+mod mesos;
+mod port;
 mod process;
 mod redis;
 mod scratch;
+mod server;
 mod setpoint;
 mod setting;
+mod swarm;
 mod tool;
 mod wait;
+mod zookeeper;
 
+pub(crate) use docker::{Docker, EngineOptions, LABEL, OwnEngine, Sweep};
 pub(crate) use http_server::{HttpServer, Seen};
+pub(crate) use mesos::{Cluster, ClusterSpec};
+pub(crate) use port::Port;
 pub(crate) use process::Marked;
 pub(crate) use redis::Redis;
 pub(crate) use scratch::Scratch;
 pub(crate) use setpoint::{Finished, Setpoint, client, command};
 pub(crate) use setting::setting;
-pub(crate) use tool::{data, tool};
+pub(crate) use swarm::{Node, Swarm};
+pub(crate) use tool::{data, missing, tool};
 pub(crate) use wait::{GENEROUS, wait_until};
+pub(crate) use zookeeper::ZooKeeper;

@@ -14,11 +14,16 @@ pub(crate) fn tool(program: &str) -> Option<PathBuf> {
         .map(|folder| folder.join(program))
         .find(|path| path.is_file());
     if found.is_none() {
-        let on_ci = env::var_os("CI").is_some_and(|value| value == "true" || value == "1");
-        assert!(!on_ci, "`{program}` is missing; tests/run sees to it");
-        eprintln!("skipped: `{program}` is missing; tests/run sees to it");
+        missing(&format!("`{program}`"));
     }
     found
+}
+
+/// Something that a test needs is not there: under `CI` that fails the test, elsewhere it is said.
+pub(crate) fn missing(what: &str) {
+    let on_ci = env::var_os("CI").is_some_and(|value| value == "true" || value == "1");
+    assert!(!on_ci, "{what} is missing; tests/run sees to it");
+    eprintln!("skipped: {what} is missing; tests/run sees to it");
 }
 
 /// A recording of a real system, where `SETPOINT_TEST_DATA` names a folder that has it.
