@@ -249,8 +249,8 @@ local function lacking(waiting, others)
   return ours, foreign
 end
 
--- What the last look at the server gave: agents of ours by their tasks' ids, how many of them build, those that wait for
--- an administrator, all agents by their UUIDs, jobs, jobs without an agent. Nil while no look went well.
+-- What the last look at the server gave: agents of ours by their tasks' ids, how many of them build, those that wait
+-- for an administrator, all agents by their UUIDs, jobs, jobs without an agent. Nil while no look went well.
 local seen
 local told = ""
 

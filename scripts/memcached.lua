@@ -7,7 +7,8 @@
 -- Memory is never handed back, so it says nothing about how few would do; with `scale_in` the newest server goes when
 -- the others would each have fewer requests a second than that, and never two within `scale_in_cooldown`.
 -- Clients find the servers at /v1/services (?format=mcrouter keeps the hash stable), or where `[services] listen` says.
--- Needs an image whose entrypoint takes memcached's options, as the official one's does; or, with backend=local, memcached.
+-- Needs an image whose entrypoint takes memcached's options, as the official one's does; or, with backend=local,
+-- memcached itself.
 
 local memcached = require("setpoint.memcached")
 local time = require("setpoint.time")

@@ -107,6 +107,7 @@
 ---@field min integer The lower bound in force.
 ---@field max integer The upper bound in force.
 ---@field trace? number The trace's value, in `setpoint simulate`; nil elsewhere.
+---@field plant? setpoint.Plant What the plant of `setpoint simulate` shows; nil elsewhere.
 ---@field state table The policy's own table; survives restarts and reloads. Plain values only, at most 64 KiB as JSON.
 ---@field workload setpoint.Workload What launches and kills.
 
@@ -267,6 +268,12 @@
 ---Settings of a simulation.
 ---@class (exact) setpoint.Simulate
 ---@field metric? (fun(ctx: setpoint.Ctx): number?) In place of the policy's metric.
+
+---What the tasks of a simulation do about the load.
+---@class (exact) setpoint.Plant
+---@field queue number Requests that wait.
+---@field served number Served in the last second.
+---@field lost number Lost in the last second.
 
 ---What goes with a sample.
 ---@class (exact) setpoint.Report

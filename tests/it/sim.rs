@@ -112,7 +112,7 @@ fn a3_a_late_metric_does_not_wind_up() {
         let seen = own(&spec, &setup, |_| 20.0);
         let peak = seen.ticks.iter().map(|tick| tick.1).fold(0.0, f64::max);
         assert!(peak <= 30.0, "lag {samples}: peak {peak}");
-        assert_eq!(seen.errors(20.0).1, 0.0, "lag {samples} settles");
+        assert!(seen.errors(20.0).1 < 1e-9, "lag {samples} settles");
         assert!(seen.report.settling_seconds.is_some());
     }
 }
@@ -153,7 +153,7 @@ fn a7_what_found_no_room_is_asked_for_anew_and_never_twice() {
         ..Setup::new(Load::constant(0.0), Plant::Own, 60 * SECOND)
     };
     let seen = own(&spec, &setup, |_| 10.0);
-    let at = |second: f64| seen.ticks.iter().find(|tick| tick.0 == second).unwrap().1;
+    let at = |second: f64| seen.ticks.iter().find(|tick| (tick.0 - second).abs() < 1e-9).unwrap().1;
     assert_eq!((at(5.0), at(9.0), at(20.0), at(59.0)), (4.0, 4.0, 10.0, 10.0));
     assert_eq!((seen.report.starts, seen.report.stops), (10, 0));
 }

@@ -127,8 +127,8 @@ fn draw(ranges: &[Range], best: Option<&[f64]>, reach: f64, random: &mut fastran
     let mut at = Vec::with_capacity(ranges.len());
     for (index, range) in ranges.iter().enumerate() {
         let logarithmic = 0.0 < range.from && 10.0 * range.from < range.to;
-        let (there, back): (fn(f64) -> f64, fn(f64) -> f64) =
-            if logarithmic { (f64::ln, f64::exp) } else { (|x| x, |x| x) };
+        let there = |value: f64| if logarithmic { value.ln() } else { value };
+        let back = |value: f64| if logarithmic { value.exp() } else { value };
         let (from, to) = (there(range.from), there(range.to));
         let drawn = match best {
             Some(best) => {

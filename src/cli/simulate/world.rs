@@ -11,6 +11,10 @@ use super::duration;
 /// How long a made-up load goes on unless told.
 const HOUR: Duration = Duration::from_secs(3600);
 
+/// How many requests may wait; `None`: any number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct QueueRoom(Option<u64>);
+
 /// Form of a made-up load.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 enum Form {
@@ -73,8 +77,8 @@ pub(super) struct WorldArgs {
     rate_per_task: f64,
 
     /// Let requests wait in a queue (M/M/c), at most N of them if given, instead of losing them.
-    #[arg(long, value_name = "N", num_args = 0..=1)]
-    queue: Option<Option<u64>>,
+    #[arg(long, value_name = "N", num_args = 0..=1, value_parser = queue_room, default_missing_value = "unbounded")]
+    queue: Option<QueueRoom>,
 
     /// Time from asking for a task to its running.
     #[arg(long, value_name = "DURATION", value_parser = duration, default_value = "0s")]
@@ -139,7 +143,7 @@ impl WorldArgs {
         load.scale = self.scale;
         let plant = match self.queue {
             _ if !loaded => Plant::Own,
-            Some(limit) => Plant::Queue { per_task: self.rate_per_task, limit },
+            Some(QueueRoom(limit)) => Plant::Queue { per_task: self.rate_per_task, limit },
             None => Plant::Rate { per_task: self.rate_per_task },
         };
         let duration = self.until.or(load.length()).unwrap_or(HOUR);
@@ -189,6 +193,16 @@ fn span(text: &str) -> Result<(Duration, Duration), String> {
         return Err("expected FROM..TO with TO not before FROM".to_owned());
     }
     Ok((from, to))
+}
+
+fn queue_room(text: &str) -> Result<QueueRoom, String> {
+    match text {
+        "unbounded" => Ok(QueueRoom(None)),
+        _ => text
+            .parse()
+            .map(|limit| QueueRoom(Some(limit)))
+            .map_err(|_| format!("expected a whole number or `unbounded`, got `{text}`")),
+    }
 }
 
 fn room(text: &str) -> Result<Room, String> {

@@ -183,8 +183,8 @@ async fn jobs(State(world): Shared, headers: HeaderMap, address: Version) -> Res
 fn in_xml(id: usize, job: &Job) -> String {
     let locator = format!("pipeline/1/stage/1/{}", job.name);
     let environment = job.environment.map(|name| format!("<environment>{name}</environment>")).unwrap_or_default();
-    let resources: String =
-        job.resources.iter().map(|name| format!("<resource><![CDATA[{name}]]></resource>")).collect();
+    let resources =
+        job.resources.iter().fold(String::new(), |text, name| text + "<resource><![CDATA[" + name + "]]></resource>");
     let resources = if resources.is_empty() { resources } else { format!("<resources>{resources}</resources>") };
     format!(
         "<job name=\"{}\" id=\"{id}\"><link rel=\"self\" href=\"http://h/{locator}\"/>\

@@ -170,7 +170,9 @@ async fn cpu_holds_what_containers_use_under_a_changing_load() {
         "settle=4".to_owned(),
     ];
     let mut arguments = vec!["cpu.lua"];
-    sets.iter().for_each(|set| arguments.extend(["--set", set]));
+    for set in &sets {
+        arguments.extend(["--set", set]);
+    }
     let mut setpoint = Setpoint::run(&scratch, arguments);
     setpoint.running("cpu", 1).await;
     let first = setpoint.tasks().await.remove(0);
@@ -218,7 +220,9 @@ async fn labelled_scales_groups_as_they_come_and_go() {
     let original = start(&["--label", &label, "--memory", "64m"]);
     let sets = ["every=500ms", "interval=1s", "wait=5s", "settle=4", "engine=here"];
     let mut arguments = vec!["labelled".to_owned()];
-    sets.iter().for_each(|set| arguments.extend(["--set".to_owned(), (*set).to_owned()]));
+    for set in sets {
+        arguments.extend(["--set".to_owned(), (*set).to_owned()]);
+    }
     let mut setpoint = Setpoint::run(&scratch, arguments);
     let row = format!("labelled/{group}");
     setpoint.policy_until(&row, "the group has a policy", |_| true).await;
