@@ -342,9 +342,11 @@ impl<'a> Body<'a> {
             return now;
         }
         self.past.push_back(now);
-        let shown = self.since().saturating_sub(lag);
-        while self.past.get(1).is_some_and(|world| world.at <= shown) {
-            self.past.pop_front();
+        // Until a lag has passed, it is the world as it was before anything was done.
+        if let Some(shown) = self.since().checked_sub(lag) {
+            while self.past.get(1).is_some_and(|world| world.at <= shown) {
+                self.past.pop_front();
+            }
         }
         self.past.front().copied().unwrap_or(now)
     }
@@ -383,6 +385,10 @@ impl<'a> Body<'a> {
         self.sample = Some(observation.sample);
         let (decision, acted) = self.act(functions, decision, &mut errors);
         self.interval = next_interval(&self.spec.interval, self.interval, acted != 0);
+        if !self.setup.metric_lag.is_zero() {
+            // What is ready from now on shows exactly a lag later, as the ledger counts it.
+            self.past.push_back(self.world());
+        }
         if self.spec.hooks.stop {
             match functions.stop(&self.standing()) {
                 Ok(None) => {}

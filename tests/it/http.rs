@@ -288,7 +288,7 @@ async fn readiness_follows_the_engine() {
     assert_eq!(get(&fake, "/healthz").await.0, StatusCode::OK);
     assert_eq!(
         get(&fake, "/readyz").await,
-        (StatusCode::OK, json!({ "status": "ready", "degraded": false, "problems": {} }))
+        (StatusCode::OK, json!({ "status": "ready", "degraded": false, "problems": {}, "backends": {} }))
     );
 
     let problems = [("queue".to_owned(), "metric failed".to_owned())].into();

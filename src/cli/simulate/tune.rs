@@ -116,7 +116,8 @@ pub(crate) async fn run(args: &Args) -> Result<Exit, CliError> {
 /// What a run costs.
 fn cost(report: &Report, weights: &Weights) -> f64 {
     let weight = |name: &str| weights.get(name).copied().unwrap_or(0.0);
-    let beyond = report.task_hours - report.clairvoyant_task_hours.unwrap_or(0.0);
+    // Fewer than needed is no saving: what it loses shows in the minutes.
+    let beyond = (report.task_hours - report.clairvoyant_task_hours.unwrap_or(0.0)).max(0.0);
     weight("hours") * beyond
         + weight("minutes") * report.minutes_over_capacity
         + weight("changes") * report.changes as f64

@@ -81,9 +81,9 @@ fn a_script_sees_the_plant_and_reaches_nothing_outside() {
       return {
         interval = "5s",
         workload = { command = "exec sleep 600", min = 1, max = 50 },
-        control = { per_task = 10, tolerance = 5 },
+        control = { law = "proportional", per_task = 10, tolerance = 5 },
         metric = function(ctx) return jobs:llen("jobs") end,
-        target = 0,
+        target = 20,
         warmer = function(n, ctx) ctx.workload:kill(n) end,
         cooler = function(n, ctx) ctx.workload:launch(n) end,
         victims = function(tasks, n, ctx) return tasks end,
