@@ -60,6 +60,11 @@ pub struct Situation {
 #[must_use]
 pub fn plan(situation: &Situation, intents: &[Intent], known: impl Fn(&TaskId) -> bool) -> Plan {
     let mut plan = Plan::default();
+    let wanted = u32::try_from(situation.adjustment.unsigned_abs()).unwrap_or(u32::MAX);
+    let asked = asked(situation.adjustment, intents).min(wanted);
+    plan.cut(Guard::Intent, wanted, asked, situation.adjustment.signum(), || {
+        format!("the script asked for {asked} of {wanted}")
+    });
     let mut room = situation.bounds.max.saturating_sub(situation.counts.occupied());
     let mut spare = situation.counts.desired().saturating_sub(situation.bounds.min);
     let mut helpers = situation.max_helpers.saturating_sub(situation.helpers);
@@ -107,10 +112,20 @@ pub fn plan(situation: &Situation, intents: &[Intent], known: impl Fn(&TaskId) -
             }
         }
     }
-    let wanted = u32::try_from(situation.adjustment.unsigned_abs()).unwrap_or(u32::MAX);
     let done = if situation.adjustment < 0 { plan.killed() } else { plan.launched() };
     plan.refused = wanted.saturating_sub(done);
     plan
+}
+
+/// How many tasks the intents ask for in the direction of the adjustment.
+fn asked(adjustment: i64, intents: &[Intent]) -> u32 {
+    let each = intents.iter().map(|intent| match intent {
+        Intent::Launch { n, count: true, .. } if 0 < adjustment => *n,
+        Intent::Kill { n } if adjustment < 0 => *n,
+        Intent::KillTasks { tasks } if adjustment < 0 => u32::try_from(tasks.len()).unwrap_or(u32::MAX),
+        _ => 0,
+    });
+    each.fold(0, u32::saturating_add)
 }
 
 impl Plan {
@@ -194,6 +209,17 @@ mod tests {
         let plan = plan(&situation(-4, 3), &[ids(&["a", "x", "a"]), Intent::Kill { n: 3 }], |id| id.as_str() != "x");
         assert_eq!((plan.named.len(), plan.kills), (1, 1), "two of three may go");
         assert_eq!(plan.refused, 2);
+    }
+
+    #[test]
+    fn what_a_script_does_not_ask_for_is_told() {
+        for (adjustment, intents, asked) in
+            [(3, vec![], 0), (3, vec![launch(1)], 1), (-2, vec![Intent::Kill { n: 1 }], -1), (-2, vec![launch(1)], 0)]
+        {
+            let plan = plan(&situation(adjustment, 4), &intents, |_| true);
+            assert_eq!((plan.reasons[0].from, plan.reasons[0].to), (adjustment, asked), "{adjustment} {intents:?}");
+        }
+        assert_eq!(plan(&situation(1, 4), &[launch(1)], |_| true).reasons, []);
     }
 
     #[test]

@@ -22,7 +22,9 @@ mod ticker;
 pub mod view;
 mod watch;
 
+#[cfg(feature = "sim")]
 pub(crate) use control_loop::{Action, action, with_plan};
+#[cfg(feature = "sim")]
 pub(crate) use policy::by_word;
 
 pub use config::{EngineConfig, GlobalBudget, PolicySource, RunEnd, Signal, StartError};

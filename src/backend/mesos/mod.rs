@@ -6,7 +6,7 @@
 //!   engine ── receipts (durable) ────► ACKNOWLEDGE
 //! ```
 //!
-//! [`framework`] decides, [`worker`] carries out. A launch waits in the framework's queue until an offer fits; one that the
+//! `framework` decides, `worker` carries out. A launch waits in the framework's queue until an offer fits; one that the
 //! engine withdraws at the policy's next tick was never sent. After each subscription every task is reconciled, and an
 //! update of the cluster is acknowledged only when the engine has it on its disk.
 //!

@@ -241,7 +241,7 @@ impl Loop {
         if policy.serial != serial {
             return;
         }
-        let Phase::Acting(mut decision) = std::mem::replace(&mut policy.phase, Phase::Idle) else { return };
+        let Phase::Acting(decision) = std::mem::replace(&mut policy.phase, Phase::Idle) else { return };
         let name = policy.name.clone();
         let external = policy.is_external();
         policy.settle_errors(&[Hook::Warmer, Hook::Cooler], acted.error.as_slice());
@@ -278,15 +278,6 @@ impl Loop {
             Hook::Warmer => By::Warmer,
             _ => By::Cooler,
         };
-        if acted.intents.is_empty() && 0 < decision.to_min {
-            // A warmer that asks for nothing does not keep a policy below its lower bound for ever, but it is its say.
-            decision.reasons.push(Reason {
-                guard: Guard::Intent,
-                from: decision.adjustment,
-                to: 0,
-                detail: Detail::Text("the script asked for nothing".into()),
-            });
-        }
         let adjustment = decision.adjustment;
         self.plan_and_choose(key, decision, &acted.intents, by, adjustment);
     }
