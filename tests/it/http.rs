@@ -6,6 +6,7 @@ mod events;
 pub(crate) mod fake;
 mod gate;
 mod metrics;
+mod readers;
 mod services;
 
 use std::net::SocketAddr;
