@@ -86,7 +86,9 @@ if p.of == "machine" then
       cooldown = p.settle .. "s",
       per_task = 1,
     },
-    metric = process.cpu_percent,
+    metric = function()
+      return process.cpu_percent()
+    end,
     target = p.target,
   }
 end

@@ -3,7 +3,9 @@
 //! The loads are small here and grow with variables, as `tests/campaign policies` sets them: `SETPOINT_WINDOW` (seconds
 //! over which the thermostat is measured), `SETPOINT_FILES`, `SETPOINT_JOBS` and `SETPOINT_OUTAGE` (seconds without Redis).
 
+mod compose;
 mod containers;
+mod machine;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::path::{Path, PathBuf};

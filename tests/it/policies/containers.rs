@@ -16,23 +16,23 @@ use crate::support::{Docker, LABEL, client};
 /// What a request costs: a little CPU in the container that answers it.
 const BURN: &str =
     "#!/bin/sh\ni=0; while [ $i -lt 3000 ]; do i=$((i+1)); done\nprintf 'Content-Type: text/plain\\r\\n\\r\\nok\\n'\n";
-const SERVER: &[&str] = &["httpd", "-f", "-p", "8080", "-h", "/www"];
+pub(super) const SERVER: &[&str] = &["httpd", "-f", "-p", "8080", "-h", "/www"];
 
 /// How long a policy may take to follow a change of load.
-const PATIENCE: Duration = Duration::from_secs(180);
+pub(super) const PATIENCE: Duration = Duration::from_secs(180);
 
 /// Percent of a core that each container is to have.
-fn target() -> f64 {
+pub(super) fn target() -> f64 {
     setting("SETPOINT_CPU_TARGET", 8) as f64
 }
 
 /// Whether the target has to be met exactly, see above.
-fn exact() -> bool {
+pub(super) fn exact() -> bool {
     std::env::var_os("SETPOINT_CPU_TARGET").is_some()
 }
 
 /// The rate for which so many servers are needed; at `least`, there may be no load either.
-fn rate(count: usize, least: usize, cost: f64) -> f64 {
+pub(super) fn rate(count: usize, least: usize, cost: f64) -> f64 {
     let factor = match (exact(), count == least) {
         (true, _) => 1.0,
         (false, true) => 0.0,
@@ -42,7 +42,7 @@ fn rate(count: usize, least: usize, cost: f64) -> f64 {
 }
 
 /// The folder that servers serve.
-fn site(scratch: &Scratch) -> String {
+pub(super) fn site(scratch: &Scratch) -> String {
     use std::os::unix::fs::PermissionsExt as _;
     let script = scratch.write("www/cgi-bin/burn", BURN);
     std::fs::set_permissions(script, std::fs::Permissions::from_mode(0o755)).unwrap();
@@ -50,7 +50,7 @@ fn site(scratch: &Scratch) -> String {
 }
 
 /// Requests at a rate, each to the next of the servers, as a load balancer would.
-struct Load {
+pub(super) struct Load {
     servers: Arc<StdMutex<Vec<u16>>>,
     /// Requests in 1000 s.
     rate: Arc<AtomicU64>,
@@ -58,7 +58,7 @@ struct Load {
 }
 
 impl Load {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         let (servers, rate) = (Arc::new(StdMutex::new(Vec::<u16>::new())), Arc::new(AtomicU64::new(0)));
         let (all, each, client) = (Arc::clone(&servers), Arc::clone(&rate), client());
         let worker = tokio::spawn(async move {
@@ -85,11 +85,11 @@ impl Load {
         Self { servers, rate, worker }
     }
 
-    fn set_servers(&self, ports: Vec<u16>) {
+    pub(super) fn set_servers(&self, ports: Vec<u16>) {
         *self.servers.lock().unwrap_or_else(PoisonError::into_inner) = ports;
     }
 
-    fn set_rate(&self, per_second: f64) {
+    pub(super) fn set_rate(&self, per_second: f64) {
         self.rate.store((per_second * 1e3) as u64, Ordering::Relaxed);
     }
 }
@@ -101,7 +101,7 @@ impl Drop for Load {
 }
 
 /// CPU time that one request costs a container, in seconds.
-async fn cost(docker: &Docker, container: &str, port: u16) -> f64 {
+pub(super) async fn cost(docker: &Docker, container: &str, port: u16) -> f64 {
     let engine = Engine::new(EngineConfig::new("main", Address::parse(docker.host(), false).unwrap()));
     let used = async || {
         let answer = engine.counters(container).await.unwrap();
@@ -127,7 +127,14 @@ async fn ports(setpoint: &mut Setpoint, policy: &str, name: &str) -> Vec<u16> {
 
 /// Waits until `count` tasks run and, if it has to be [`exact`], the samples of some ticks in a row are near the target on
 /// average. Meanwhile the load goes to all that run.
-async fn held(setpoint: &mut Setpoint, load: &Load, policy: &str, port: &str, others: &[u16], count: usize) -> f64 {
+pub(super) async fn held(
+    setpoint: &mut Setpoint,
+    load: &Load,
+    policy: &str,
+    port: &str,
+    others: &[u16],
+    count: usize,
+) -> f64 {
     const WINDOW: usize = 12;
     /// The policy's own tolerance.
     const TOLERANCE: f64 = 0.2;

@@ -4,6 +4,7 @@
 //! passes or not. Nothing in here knows what a policy means.
 #![allow(dead_code, unused_imports, reason = "each test module takes what it needs")]
 
+mod compose;
 mod docker;
 mod http_server;
 mod mesos;
@@ -19,6 +20,7 @@ mod tool;
 mod wait;
 mod zookeeper;
 
+pub(crate) use compose::Compose;
 pub(crate) use docker::{Docker, EngineOptions, LABEL, OwnEngine, Sweep};
 pub(crate) use http_server::{HttpServer, Seen};
 pub(crate) use mesos::{Cluster, ClusterSpec};
