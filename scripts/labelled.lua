@@ -1,23 +1,27 @@
--- labelled.lua: scale every group of containers that asks for it by labels, with clones of its first container.
+-- labelled.lua: scale every group of containers, and every service of a Swarm, that asks for it by labels.
 --   setpoint run labelled
 --   docker run -d --label setpoint.metric=cpu --label setpoint.target=60 --label setpoint.max=5 shop/web
+--   docker service create --label setpoint.metric=cpu --label setpoint.max=5 shop/web
 --
--- Labels of a container, or of a Compose service (`labels:`):
+-- Labels of a container, of a Compose service (`labels:`), or of a Swarm service (in a stack's file `deploy: labels:`):
 --   setpoint.metric     cpu (percent of one core) or memory (percent of its limit): what the group's mean is held at
 --   setpoint.target     at this value; 60 for cpu, 80 for memory
 --   setpoint.tolerance  points on either side; a tenth of the target
 --   setpoint.min, max   fewest and most containers, those that were there included; 1 and 10
 --   setpoint.group      the group's name; else Compose's project and service, else the container's own name
--- A group comes with its first running container and goes with its last one; its clones go with it. They are like
--- the group's first container by name: image, command, environment, limits, network, volumes, labels but Compose's, and
--- ports on free numbers. What stands before the group has to find them itself, as those do that watch labels.
+-- A group of containers gets clones of its first container by name: image, command, environment, limits, network,
+-- volumes, labels but Compose's, and ports on free numbers. What stands before the group has to find them itself, as
+-- those do that watch labels. A group comes with its first running container and goes with its last one; its clones go
+-- with it.
+-- Of a Swarm's service nothing but the number of its tasks is set; once it asks no more, it keeps the one it has. Its
+-- figures come from the nodes whose engines the host knows: every node that runs its tasks has to be among them.
 
 local docker = require("setpoint.docker")
 local log = require("setpoint.log")
 local setpoint = require("setpoint")
 
 local p = require("setpoint.params")({
-  engine = "", -- look at this engine only
+  engine = "", -- look for containers on this engine only
   every = "5s", -- how often groups are looked for
   interval = "2s",
   settle = 5, -- seconds that a change takes to show in the figures
@@ -48,6 +52,11 @@ local function is_owned(container)
   return container.labels["setpoint.task"] ~= nil or container.labels["com.docker.swarm.task.id"] ~= nil
 end
 
+-- A row's name in the words that names have.
+local function plain(name)
+  return (name:gsub("[^%w_.-]", "-"):sub(1, 63))
+end
+
 local function number(row, label, default)
   local text = row.labels["setpoint." .. label]
   local value = text == nil and default or tonumber(text)
@@ -61,7 +70,7 @@ local function discover()
   local rows, seen = {}, {}
   for _, container in ipairs(docker.containers({ label = "setpoint.metric", engine = engine })) do
     local name, which = group_of(container)
-    name = name:gsub("[^%w_.-]", "-"):sub(1, 63)
+    name = plain(name)
     if not seen[name] and not is_owned(container) then
       seen[name] = true
       local template = docker.template(container.id, container.engine)
@@ -78,7 +87,28 @@ local function discover()
       end
     end
   end
+  for _, service in ipairs(docker.services({ label = "setpoint.metric" }) or {}) do
+    -- Those that carry a policy's name belong to that policy already.
+    if service.replicas and service.labels["setpoint.policy"] == nil then
+      local name = plain(service.name)
+      -- A Compose project and a stack may well be namesakes.
+      if seen[name] then
+        name = name:sub(1, 57) .. ".swarm"
+      end
+      seen[name] = true
+      rows[#rows + 1] = { name = name, swarm = service.name, labels = service.labels }
+    end
+  end
   return rows
+end
+
+-- What a group runs more of, without its bounds.
+local function workload_of(row)
+  if row.swarm then
+    return { backend = "swarm", service = row.swarm }
+  end
+  row.template.backend = "docker"
+  return row.template
 end
 
 local function policy(row)
@@ -91,8 +121,9 @@ local function policy(row)
   local tolerance = number(row, "tolerance", target / 10)
   local min, max = number(row, "min", p.min), number(row, "max", p.max)
 
-  local workload = row.template
-  workload.backend = "docker"
+  local workload = workload_of(row)
+  -- Of a group of containers some are there already, and the policy counts only its own.
+  workload.min = row.swarm and min or nil
   workload.max = max
   workload.on_gone = "stop"
 
@@ -115,7 +146,7 @@ local function policy(row)
           used = value and used and used + value or nil
         end
       end
-      for _, container in ipairs(docker.stats(row.which)) do
+      for _, container in ipairs(row.which and docker.stats(row.which) or {}) do
         if not is_owned(container) then
           others = others + 1
           used = container[figure] and used and used + container[figure] or nil

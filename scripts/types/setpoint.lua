@@ -346,6 +346,16 @@ function setpoint.params(defaults) end
 ---@field state string The engine's word: `running`, `paused`, `exited` …
 ---@field engine string
 
+---@class (exact) setpoint.docker.WhichService
+---@field name? string|string[] Names; `*` stands for anything, and one of them must match.
+---@field label? string|string[]|table<string, string|true> The service's own labels, not its containers'.
+
+---@class (exact) setpoint.docker.Service
+---@field id string
+---@field name string
+---@field labels table<string, string> Its own, not its containers'.
+---@field replicas? integer The number of tasks that is wanted; nil where one runs on every node.
+
 ---@class (exact) setpoint.docker.Stats: setpoint.docker.Container
 ---@field cpu_percent? number Share of one core since the policy asked before, as `docker stats` has it.
 ---@field memory_bytes? integer In use, without idle page cache.
@@ -357,7 +367,7 @@ function setpoint.params(defaults) end
 ---@field block_written? integer
 ---@field pids? integer Processes and threads.
 
----Containers of the host's Docker engines that the policy need not own. An engine that does not answer raises, because a part of a group would pass for all of it.
+---Containers of the host's Docker engines, and services of their Swarm, that the policy need not own. An engine that does not answer raises, because a part of a group would pass for all of it.
 ---@class setpoint.docker
 local docker = {}
 
@@ -376,6 +386,11 @@ function docker.containers(which) end
 ---@param engine? string
 ---@return table<string, any>?
 function docker.template(container, engine) end
+
+---Services of the Swarm whose manager the host knows, by name. nil when there is no Swarm. While a file loads: nil.
+---@param which? setpoint.docker.WhichService
+---@return setpoint.docker.Service[]?
+function docker.services(which) end
 
 ---@class (exact) setpoint.exec.Options
 ---@field timeout? string|number `"10s"` unless given; the tick's deadline holds anyway.

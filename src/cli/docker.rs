@@ -36,26 +36,32 @@ pub(crate) fn backend(config: &HostConfig, log_folder: &str) -> Result<Backend, 
 /// The Swarm whose manager is among the configured engines; connects to none of them.
 pub(crate) fn swarm(config: &HostConfig) -> Result<Backend, CliError> {
     let engines = engines(config)?;
-    let manager = match &config.swarm_manager {
-        None => engines.first(),
-        Some(name) => engines.iter().find(|engine| engine.name == *name),
-    };
-    let manager = manager.cloned().ok_or_else(|| {
-        let names: Vec<&str> = engines.iter().map(|engine| engine.name.as_str()).collect();
-        let wanted = config.swarm_manager.as_deref().unwrap_or_default();
-        CliError::new(Exit::Config, format!("`swarm.manager`: there is no engine `{wanted}`"))
-            .hint(format!("the engines are: {}", names.join(", ")))
-    })?;
+    let manager = manager(config, &engines)?;
     let swarm = SwarmConfig { manager, engines, mark: config.state_dir.clone() };
     let backend =
         SwarmBackend::new(swarm).map_err(|error| CliError::new(Exit::Config, "cannot use the Swarm").because(error))?;
     Ok(Backend::Count(backend))
 }
 
-/// Who looks at the configured engines for scripts.
+/// The engine that `swarm.manager` names, or the first one.
+fn manager(config: &HostConfig, engines: &[EngineConfig]) -> Result<EngineConfig, CliError> {
+    let manager = match &config.swarm_manager {
+        None => engines.first(),
+        Some(name) => engines.iter().find(|engine| engine.name == *name),
+    };
+    manager.cloned().ok_or_else(|| {
+        let names: Vec<&str> = engines.iter().map(|engine| engine.name.as_str()).collect();
+        let wanted = config.swarm_manager.as_deref().unwrap_or_default();
+        CliError::new(Exit::Config, format!("`swarm.manager`: there is no engine `{wanted}`"))
+            .hint(format!("the engines are: {}", names.join(", ")))
+    })
+}
+
+/// Who looks at the configured engines, and the Swarm among them, for scripts.
 pub(crate) fn containers(config: &HostConfig) -> Result<Arc<dyn Containers>, CliError> {
-    let engines = engines(config)?.into_iter().map(Engine::new).collect();
-    Ok(EngineContainers::new(engines))
+    let engines = engines(config)?;
+    let manager = Engine::new(manager(config, &engines)?);
+    Ok(EngineContainers::new(engines.into_iter().map(Engine::new).collect(), Some(manager)))
 }
 
 /// The configured engines.

@@ -110,10 +110,16 @@ impl Engine {
         Ok(info.swarm.and_then(|swarm| swarm.node_id).filter(|id| !id.is_empty()))
     }
 
-    /// The services that carry a label: `key=value`.
-    pub async fn services(&self, label: &str) -> Result<Vec<Service>, EngineError> {
-        let filters = HashMap::from([("label".to_owned(), vec![label.to_owned()])]);
-        let options = ListServicesOptions { filters: Some(filters), ..ListServicesOptions::default() };
+    /// Whether this engine manages a Swarm.
+    pub async fn is_manager(&self) -> Result<bool, EngineError> {
+        let info = self.call("describe itself", QUICK, async |docker| docker.info().await).await?;
+        Ok(info.swarm.and_then(|swarm| swarm.control_available).unwrap_or(false))
+    }
+
+    /// All services, or those that carry a label: `key=value`.
+    pub async fn services(&self, label: Option<&str>) -> Result<Vec<Service>, EngineError> {
+        let filters = label.map(|label| HashMap::from([("label".to_owned(), vec![label.to_owned()])]));
+        let options = ListServicesOptions { filters, ..ListServicesOptions::default() };
         let found = self.call("list services", QUICK, async |docker| docker.list_services(Some(options)).await).await?;
         Ok(found.into_iter().map(service).collect())
     }

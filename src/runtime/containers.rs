@@ -6,25 +6,26 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 
-use crate::container::{Blueprint, Engine, EngineError, Listed, Watch};
+use crate::container::{Blueprint, Engine, EngineError, Listed, Service, Watch};
 use crate::core::container::Protocol;
 use crate::core::model::{PolicyName, TaskStats};
-use crate::script::containers::{ContainerQuery, ContainerRow, ContainerTemplate, Containers};
+use crate::script::containers::{ContainerQuery, ContainerRow, ContainerTemplate, Containers, ServiceRow};
 
 /// States in which a container has processes.
 const RUNNING: &[&str] = &["running", "paused"];
 
-/// Looks at the containers of some engines on behalf of scripts.
+/// Looks at the containers of some engines, and the services of their Swarm, on behalf of scripts.
 #[derive(Debug)]
 pub struct EngineContainers {
     watch: Watch,
+    manager: Option<Engine>,
 }
 
 impl EngineContainers {
-    /// Looks at these engines; connects to nothing yet.
+    /// Looks at these engines, and for services at the manager, if there is a Swarm; connects to nothing yet.
     #[must_use]
-    pub fn new(engines: Vec<Engine>) -> Arc<Self> {
-        Arc::new(Self { watch: Watch::new(engines) })
+    pub fn new(engines: Vec<Engine>, manager: Option<Engine>) -> Arc<Self> {
+        Arc::new(Self { watch: Watch::new(engines), manager })
     }
 
     /// The engine that is meant must be there.
@@ -95,6 +96,24 @@ impl Containers for EngineContainers {
         }
         Ok(None)
     }
+
+    async fn services(&self, query: ContainerQuery) -> Result<Option<Vec<ServiceRow>>, String> {
+        let Some(manager) = &self.manager else { return Ok(None) };
+        let found = match manager.services(None).await {
+            Ok(found) => found,
+            // An engine without a Swarm refuses; so does a manager whose Swarm has no leader, and that is an outage.
+            Err(EngineError::Refused { .. }) if matches!(manager.is_manager().await, Ok(false)) => return Ok(None),
+            Err(error) => return Err(error.to_string()),
+        };
+        let meant = found.into_iter().filter(|service| query.admits(&service.name, &service.labels));
+        let mut rows: Vec<ServiceRow> = meant.map(service).collect();
+        rows.sort_by(|a, b| a.name.cmp(&b.name));
+        Ok(Some(rows))
+    }
+}
+
+fn service(found: Service) -> ServiceRow {
+    ServiceRow { id: found.id, name: found.name, labels: found.labels, replicas: found.replicas }
 }
 
 fn row(found: &Listed, engine: &str) -> ContainerRow {

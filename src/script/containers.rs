@@ -1,4 +1,4 @@
-//! What scripts may see of containers that no policy owns: the port behind `setpoint.docker`.
+//! What scripts may see of containers and services that no policy owns: the port behind `setpoint.docker`.
 //!
 //! Plain values and one trait; the host passes in whoever can look at engines.
 
@@ -85,6 +85,19 @@ pub struct ContainerTemplate {
     pub engine: String,
 }
 
+/// A service of a Swarm.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ServiceRow {
+    /// Its id.
+    pub id: String,
+    /// Its name.
+    pub name: String,
+    /// Its own labels, not those of its containers.
+    pub labels: BTreeMap<String, String>,
+    /// The number of tasks that is wanted; none for a service that is not replicated.
+    pub replicas: Option<u32>,
+}
+
 /// Whoever can look at container engines. Errors are in words, for the script's author.
 #[async_trait]
 pub trait Containers: std::fmt::Debug + Send + Sync + 'static {
@@ -111,6 +124,13 @@ pub trait Containers: std::fmt::Debug + Send + Sync + 'static {
     /// # Errors
     /// As with `list`.
     async fn template(&self, container: String, engine: Option<String>) -> Result<Option<ContainerTemplate>, String>;
+
+    /// The services of the Swarm that a query means, by name; none when there is no Swarm. Only names and labels of the
+    /// query count.
+    ///
+    /// # Errors
+    /// The manager does not answer.
+    async fn services(&self, query: ContainerQuery) -> Result<Option<Vec<ServiceRow>>, String>;
 }
 
 impl ContainerQuery {

@@ -6,6 +6,7 @@
 mod compose;
 mod containers;
 mod machine;
+mod services;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::path::{Path, PathBuf};

@@ -125,7 +125,7 @@ impl SwarmBackend {
         }
         let label = format!("{}={policy}", label::POLICY);
         let mut found = Vec::new();
-        for service in self.manager.services(&label).await.map_err(failed)? {
+        for service in self.manager.services(Some(&label)).await.map_err(failed)? {
             let ownership = match (service.labels.get(label::OWNER), service.labels.get(label::RUN)) {
                 (None, _) => Ownership::Lent,
                 (Some(owner), _) if *owner == self.owner => Ownership::Ours,
@@ -244,7 +244,7 @@ impl CountBackend for SwarmBackend {
             return;
         }
         let label = format!("{}={}", label::OWNER, self.owner);
-        match self.manager.services(&label).await {
+        match self.manager.services(Some(&label)).await {
             Ok(left) => {
                 for service in left {
                     if let Err(error) = self.end(&service).await {

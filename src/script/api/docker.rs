@@ -1,8 +1,11 @@
-//! `setpoint.docker`: containers that the policy does not own, what they use, and how to start more like them.
+//! `setpoint.docker`: containers that the policy does not own, what they use, and how to start more like them; and
+//! the services of a Swarm.
 //!
 //! The host passes in who looks at engines ([`Containers`]); this is arguments and tables. Reading containers takes
-//! the same permission as running them: `allow_backends` without `docker` refuses both.
+//! the same permission as running them: `allow_backends` without `docker` refuses both. Services can be read where
+//! either of `docker` and `swarm` is allowed.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,22 +16,29 @@ use super::args::{Args, Options, Problem, list, outside, text, waiting};
 use super::{Access, FunctionDoc, ModuleDoc};
 use crate::script::call::{CallScope, HostShared};
 use crate::script::containers::{
-    COMPOSE_PROJECT, COMPOSE_SERVICE, ContainerQuery, ContainerRow, ContainerTemplate, Containers,
+    COMPOSE_PROJECT, COMPOSE_SERVICE, ContainerQuery, ContainerRow, ContainerTemplate, Containers, ServiceRow,
 };
 
 /// Options that say which containers.
 const WHICH: &[&str] = &["name", "label", "project", "service", "engine", "all"];
 
+/// Options that say which services.
+const WHICH_SERVICE: &[&str] = &["name", "label"];
+
+/// Backends one of which must be allowed for a look at containers, and at services.
+const FOR_CONTAINERS: &[&str] = &["docker"];
+const FOR_SERVICES: &[&str] = &["docker", "swarm"];
+
 /// Longest wait for figures that an engine has to be asked for.
 const PATIENCE: Duration = Duration::from_secs(3);
 
-/// Most containers that one call gives.
+/// Most containers, or services, that one call gives.
 const MOST: usize = 10_000;
 
 pub(super) const MODULE: ModuleDoc = ModuleDoc {
     name: "docker",
-    doc: "Containers of the host's Docker engines that the policy need not own. An engine that does not answer \
-          raises, because a part of a group would pass for all of it.",
+    doc: "Containers of the host's Docker engines, and services of their Swarm, that the policy need not own. An \
+          engine that does not answer raises, because a part of a group would pass for all of it.",
     types: &[
         "@class (exact) setpoint.docker.Which",
         "@field name? string|string[] Names; `*` stands for anything, and one of them must match.",
@@ -46,6 +56,14 @@ pub(super) const MODULE: ModuleDoc = ModuleDoc {
         "@field service? string Of Compose.",
         "@field state string The engine's word: `running`, `paused`, `exited` …",
         "@field engine string",
+        "@class (exact) setpoint.docker.WhichService",
+        "@field name? string|string[] Names; `*` stands for anything, and one of them must match.",
+        "@field label? string|string[]|table<string, string|true> The service's own labels, not its containers'.",
+        "@class (exact) setpoint.docker.Service",
+        "@field id string",
+        "@field name string",
+        "@field labels table<string, string> Its own, not its containers'.",
+        "@field replicas? integer The number of tasks that is wanted; nil where one runs on every node.",
         "@class (exact) setpoint.docker.Stats: setpoint.docker.Container",
         "@field cpu_percent? number Share of one core since the policy asked before, as `docker stats` has it.",
         "@field memory_bytes? integer In use, without idle page cache.",
@@ -83,6 +101,14 @@ pub(super) const MODULE: ModuleDoc = ModuleDoc {
                   entrypoint, command, env, labels, limits, network, volumes, ports (published on free ones) … Not \
                   its health check and restart policy. nil when there is no such container. While a file loads: nil.",
         },
+        FunctionDoc {
+            name: "services",
+            params: &[("which?", "setpoint.docker.WhichService")],
+            returns: &["setpoint.docker.Service[]?"],
+            access: Access::Read,
+            doc: "Services of the Swarm whose manager the host knows, by name. nil when there is no Swarm. While a \
+                  file loads: nil.",
+        },
     ],
     register,
 };
@@ -99,7 +125,7 @@ fn register(lua: &Lua) -> mlua::Result<Table> {
             // Half of the time is the script's own.
             let left = scope.deadline.saturating_duration_since(Instant::now()) / 2;
             let (caller, patience) = (scope.policy.clone(), left.min(PATIENCE));
-            let rows = ask(&lua, &scope, "docker.stats", |containers| async move {
+            let rows = ask(&lua, &scope, "docker.stats", FOR_CONTAINERS, |containers| async move {
                 containers.stats(caller, query, patience).await
             });
             rows_table(&lua, "docker.stats", &rows.await?, true)
@@ -112,7 +138,8 @@ fn register(lua: &Lua) -> mlua::Result<Table> {
             if scope.trial {
                 return lua.create_table();
             }
-            let rows = ask(&lua, &scope, "docker.containers", |containers| async move { containers.list(query).await });
+            let list = |containers: Arc<dyn Containers>| async move { containers.list(query).await };
+            let rows = ask(&lua, &scope, "docker.containers", FOR_CONTAINERS, list);
             rows_table(&lua, "docker.containers", &rows.await?, false)
         })?,
     )?;
@@ -124,10 +151,22 @@ fn register(lua: &Lua) -> mlua::Result<Table> {
             if scope.trial {
                 return Ok(None);
             }
-            let found = ask(&lua, &scope, "docker.template", |containers| async move {
+            let found = ask(&lua, &scope, "docker.template", FOR_CONTAINERS, |containers| async move {
                 containers.template(container, engine).await
             });
             found.await?.map(|template| template_table(&lua, &template)).transpose()
+        })?,
+    )?;
+    module.raw_set(
+        "services",
+        waiting(lua, "docker.services", 1, |lua, scope, args| async move {
+            let query = named_and_labelled(&args.options(1, WHICH_SERVICE)?)?;
+            if scope.trial {
+                return Ok(None);
+            }
+            let services = |containers: Arc<dyn Containers>| async move { containers.services(query).await };
+            let found = ask(&lua, &scope, "docker.services", FOR_SERVICES, services);
+            found.await?.map(|rows| services_table(&lua, &rows)).transpose()
         })?,
     )?;
     Ok(module)
@@ -138,6 +177,7 @@ async fn ask<T, F>(
     lua: &Lua,
     scope: &CallScope,
     function: &'static str,
+    backends: &[&str],
     question: impl FnOnce(Arc<dyn Containers>) -> F,
 ) -> mlua::Result<T>
 where
@@ -145,8 +185,12 @@ where
     F: Future<Output = Result<T, String>> + Send + 'static,
 {
     let shared = HostShared::of(lua)?;
-    if shared.permissions.allow_backends.as_ref().is_some_and(|allowed| !allowed.iter().any(|name| name == "docker")) {
-        return Err(Problem::Refused("the host does not allow the backend \"docker\"".to_owned()).raise(function));
+    if let Some(allowed) = &shared.permissions.allow_backends
+        && !allowed.iter().any(|name| backends.contains(&name.as_str()))
+    {
+        let backends: Vec<String> = backends.iter().map(|name| format!("\"{name}\"")).collect();
+        let text = format!("the host does not allow the backend {}", backends.join(" or "));
+        return Err(Problem::Refused(text).raise(function));
     }
     let Some(containers) = shared.containers.clone() else {
         return Err(Problem::Failed("this host looks at no container engine".to_owned()).raise(function));
@@ -157,16 +201,18 @@ where
 
 fn which(args: &Args) -> mlua::Result<ContainerQuery> {
     let options = args.options(1, WHICH)?;
-    let mut labels = labels(&options)?;
+    let mut query = named_and_labelled(&options)?;
     for (key, label) in [("project", COMPOSE_PROJECT), ("service", COMPOSE_SERVICE)] {
-        labels.extend(options.text(key, "a name")?.map(|value| (label.to_owned(), Some(value))));
+        query.labels.extend(options.text(key, "a name")?.map(|value| (label.to_owned(), Some(value))));
     }
-    Ok(ContainerQuery {
-        names: texts(&options, "name", "a name or a list of names")?,
-        labels,
-        engine: options.text("engine", "an engine's name")?,
-        all: options.boolean("all")?.unwrap_or(false),
-    })
+    query.engine = options.text("engine", "an engine's name")?;
+    query.all = options.boolean("all")?.unwrap_or(false);
+    Ok(query)
+}
+
+fn named_and_labelled(options: &Options) -> mlua::Result<ContainerQuery> {
+    let names = texts(options, "name", "a name or a list of names")?;
+    Ok(ContainerQuery { names, labels: labels(options)?, ..ContainerQuery::default() })
 }
 
 /// A text, or a list of them that is not empty: an empty one would mean every container.
@@ -207,11 +253,33 @@ fn labels(options: &Options) -> mlua::Result<Vec<(String, Option<String>)>> {
     Ok(texts(options, "label", expected)?.into_iter().map(pair).collect())
 }
 
-fn rows_table(lua: &Lua, function: &str, rows: &[ContainerRow], with_stats: bool) -> mlua::Result<Table> {
-    if rows.len() > MOST {
-        let text = format!("{function}: expected at most {MOST} containers, got {}", rows.len());
-        return Err(mlua::Error::runtime(text));
+fn services_table(lua: &Lua, rows: &[ServiceRow]) -> mlua::Result<Table> {
+    check_number("docker.services", "services", rows.len())?;
+    let table = lua.create_table_with_capacity(rows.len(), 0)?;
+    for row in rows {
+        let one = lua.create_table_with_capacity(0, 4)?;
+        one.raw_set("id", row.id.as_str())?;
+        one.raw_set("name", row.name.as_str())?;
+        one.raw_set("labels", labels_table(lua, &row.labels)?)?;
+        one.raw_set("replicas", row.replicas)?;
+        table.raw_push(one)?;
     }
+    Ok(table)
+}
+
+fn labels_table(lua: &Lua, labels: &BTreeMap<String, String>) -> mlua::Result<Table> {
+    lua.create_table_from(labels.iter().map(|(key, value)| (key.as_str(), value.as_str())))
+}
+
+fn check_number(function: &str, what: &str, number: usize) -> mlua::Result<()> {
+    if number > MOST {
+        return Err(mlua::Error::runtime(format!("{function}: expected at most {MOST} {what}, got {number}")));
+    }
+    Ok(())
+}
+
+fn rows_table(lua: &Lua, function: &str, rows: &[ContainerRow], with_stats: bool) -> mlua::Result<Table> {
+    check_number(function, "containers", rows.len())?;
     let table = lua.create_table_with_capacity(rows.len(), 0)?;
     for row in rows {
         let one = lua.create_table_with_capacity(0, 16)?;
@@ -220,10 +288,7 @@ fn rows_table(lua: &Lua, function: &str, rows: &[ContainerRow], with_stats: bool
         one.raw_set("image", row.image.as_str())?;
         one.raw_set("state", row.state.as_str())?;
         one.raw_set("engine", row.engine.as_str())?;
-        one.raw_set(
-            "labels",
-            lua.create_table_from(row.labels.iter().map(|(key, value)| (key.as_str(), value.as_str())))?,
-        )?;
+        one.raw_set("labels", labels_table(lua, &row.labels)?)?;
         for (key, label) in [("project", COMPOSE_PROJECT), ("service", COMPOSE_SERVICE)] {
             one.raw_set(key, row.labels.get(label).map(String::as_str))?;
         }
