@@ -1,4 +1,4 @@
-//! `setpoint.redis` against a scripted server that misbehaves, and a genuine one where there is one.
+//! `setpoint.redis` and `setpoint.memcached` against scripted servers that misbehave, and genuine ones.
 
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
@@ -6,6 +6,8 @@ use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal, kill_process};
 
 use super::super::testing::Bench;
 use crate::script::{Hook, Limits, Permissions};
@@ -162,40 +164,50 @@ fn what_must_not_be_sent_is_not() {
     assert_eq!(accepted.load(Ordering::SeqCst), 0);
 }
 
-/// A genuine server on a port of its own; none where the program is not on the path.
+/// A genuine server on a port of its own; none where its program is missing.
 struct Genuine {
+    command: Command,
     child: Child,
     port: u16,
     _folder: tempfile::TempDir,
 }
 
 impl Genuine {
-    fn start() -> Option<Self> {
+    /// Starts a program with arguments that name its port and its folder.
+    fn start(name: &str, arguments: impl FnOnce(&str, &str) -> Vec<String>) -> Option<Self> {
+        let program = program(name)?;
         let folder = tempfile::tempdir().unwrap();
         let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-        let mut command = Command::new("redis-server");
-        command.args([
-            "--port",
-            &port.to_string(),
-            "--bind",
-            "127.0.0.1",
-            "--save",
-            "",
-            "--requirepass",
-            "s3cret",
-            "--dir",
-        ]);
-        let child = command.arg(folder.path()).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn();
-        let Ok(child) = child else {
-            eprintln!("skipped: redis-server is not on the path");
-            return None;
-        };
+        let mut command = Command::new(program);
+        command.args(arguments(&port.to_string(), folder.path().to_str().unwrap()));
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        let child = command.spawn().unwrap();
+        let mut genuine = Self { command, child, port, _folder: folder };
+        genuine.wait();
+        Some(genuine)
+    }
+
+    fn wait(&mut self) {
         let start = Instant::now();
-        while TcpStream::connect(("127.0.0.1", port)).is_err() {
-            assert!(start.elapsed() < Duration::from_secs(60), "redis-server answers");
+        while TcpStream::connect(("127.0.0.1", self.port)).is_err() {
+            assert!(start.elapsed() < Duration::from_secs(60), "{:?} answers", self.command);
             std::thread::sleep(Duration::from_millis(20));
         }
-        Some(Self { child, port, _folder: folder })
+    }
+
+    fn stop(&mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+
+    /// Starts it again on its port.
+    fn restart(&mut self) {
+        self.child = self.command.spawn().unwrap();
+        self.wait();
+    }
+
+    fn signal(&self, signal: Signal) {
+        kill_process(Pid::from_child(&self.child), signal).unwrap();
     }
 }
 
@@ -206,9 +218,27 @@ impl Drop for Genuine {
     }
 }
 
+/// A program of `SETPOINT_TEST_TOOLS` or `PATH`. When it is in neither, a test under `CI` fails and any other is skipped.
+fn program(name: &str) -> Option<std::path::PathBuf> {
+    let folders = ["SETPOINT_TEST_TOOLS", "PATH"].into_iter().filter_map(std::env::var_os);
+    let mut folders = folders.flat_map(|folders| std::env::split_paths(&folders).collect::<Vec<_>>());
+    let found = folders.find_map(|folder| Some(folder.join(name)).filter(|path| path.is_file()));
+    if found.is_none() {
+        let on_ci = std::env::var_os("CI").is_some_and(|value| value == "true" || value == "1");
+        assert!(!on_ci, "`{name}` is missing; tests/run sees to it");
+        eprintln!("skipped: `{name}` is missing; tests/run sees to it");
+    }
+    found
+}
+
 #[test]
 fn a_genuine_server_answers() {
-    let Some(redis) = Genuine::start() else { return };
+    let arguments = |port: &str, folder: &str| {
+        ["--port", port, "--bind", "127.0.0.1", "--save", "", "--requirepass", "s3cret", "--dir", folder]
+            .map(str::to_owned)
+            .to_vec()
+    };
+    let Some(redis) = Genuine::start("redis-server", arguments) else { return };
     let mut bench = Bench::new(Permissions::default());
     bench.hook = Hook::Warmer;
     let chunk = format!(
@@ -280,4 +310,48 @@ fn memcached_stats_are_numbers_where_they_can_be() {
     drop(silent);
     assert!(call(closed, "").contains("connection refused"));
     assert!(call(0, "").contains("a port from 1 to 65535"));
+}
+
+/// Sends commands to a memcached and gives the last line of its answers, which must be as many.
+fn told(port: u16, commands: &str, answers: usize) -> String {
+    let mut stream = TcpStream::connect(("127.0.0.1", port)).unwrap();
+    stream.write_all(commands.as_bytes()).unwrap();
+    let lines = BufReader::new(stream).lines().take(answers);
+    lines.last().unwrap().unwrap()
+}
+
+#[test]
+fn a_genuine_memcached_counts_for_scripts_what_its_clients_do() {
+    let arguments = |port: &str, _: &str| {
+        ["-u", "root", "-l", "127.0.0.1", "-p", port, "-U", "0", "-m", "8"].map(str::to_owned).to_vec()
+    };
+    let Some(mut memcached) = Genuine::start("memcached", arguments) else { return };
+    let port = memcached.port;
+    let bench = Bench::new(Permissions::default());
+    let stats = format!("local s = require('setpoint.memcached').stats('127.0.0.1', {port})");
+    let counts = |of: &str| bench.run::<Vec<f64>>(&format!("{stats} return {{ {of} }}"));
+    let of = "s.cmd_set, s.cmd_get, s.get_hits, s.curr_items, s.limit_maxbytes, s.evictions";
+    assert_eq!(counts(of).unwrap(), [0.0, 0.0, 0.0, 0.0, 8_388_608.0, 0.0]);
+
+    let commands = "set a 0 0 3\r\none\r\nset b 0 0 3\r\ntwo\r\nget a\r\nget none\r\n";
+    assert_eq!(told(port, commands, 6), "END", "two are stored, one is found with three lines, one is not");
+    assert_eq!(counts(of).unwrap(), [2.0, 2.0, 1.0, 2.0, 8_388_608.0, 0.0]);
+    let (version, kind): (String, String) = bench.run(&format!("{stats} return s.version, type(s.pid)")).unwrap();
+    assert!(version.starts_with("1.") && kind == "number", "{version} {kind}");
+    // More than it may hold: what it drops, scripts see.
+    let filling = format!("set f 0 0 100000\r\n{}\r\n", "x".repeat(100_000));
+    let filling: Vec<String> = (0..120).map(|n| filling.replacen("set f", &format!("set f{n}"), 1)).collect();
+    assert_eq!(told(port, &filling.concat(), 120), "STORED");
+    let [evictions, bytes]: [f64; 2] = counts("s.evictions, s.bytes").unwrap().try_into().unwrap();
+    assert!(0.0 < evictions && 4e6 < bytes && bytes <= 8_388_608.0, "{evictions} {bytes}");
+
+    // One that hangs, one that is gone, one that begins anew.
+    let call = format!("return require('setpoint.memcached').stats('127.0.0.1', {port}, {{ timeout = '300ms' }})");
+    memcached.signal(Signal::STOP);
+    let hung = bench.error(&call);
+    assert!(hung.contains(&format!("127.0.0.1:{port}: expected an answer within 300ms, got none")), "{hung}");
+    memcached.stop();
+    assert!(bench.error(&call).contains(&format!("127.0.0.1:{port}: connection refused")));
+    memcached.restart();
+    assert_eq!(counts(of).unwrap(), [0.0, 0.0, 0.0, 0.0, 8_388_608.0, 0.0]);
 }
