@@ -15,7 +15,7 @@ pub enum Address {
         /// Port.
         port: u16,
     },
-    /// `[user@]host[:port]` through the system's `ssh`.
+    /// `[user@]host` through the system's `ssh`, whose configuration says the rest.
     Ssh(String),
 }
 
@@ -37,6 +37,10 @@ impl Address {
                 let default = if tls { 2376 } else { 2375 };
                 host_and_port(rest.trim_end_matches('/'), default).ok_or_else(wrong)
             }
+            // The client library hands the whole of it to `ssh` as a host's name.
+            "ssh" if rest.contains(':') => {
+                Err(format!("expected `ssh://user@host`, with a port in ssh's own configuration, got `{text}`"))
+            }
             "ssh" if !rest.is_empty() && !rest.contains(['/', ' ']) && !rest.starts_with('-') => {
                 Ok(Self::Ssh(rest.to_owned()))
             }
@@ -56,10 +60,7 @@ impl Address {
         match self {
             Self::Unix(_) => "127.0.0.1",
             Self::Tcp { host, .. } => host,
-            Self::Ssh(target) => {
-                let host = target.rsplit_once('@').map_or(target.as_str(), |(_, host)| host);
-                host.split_once(':').map_or(host, |(host, _)| host)
-            }
+            Self::Ssh(target) => target.rsplit_once('@').map_or(target.as_str(), |(_, host)| host),
         }
     }
 }
@@ -98,15 +99,12 @@ mod tests {
     #[test]
     fn addresses_are_what_docker_host_holds() {
         let parse = |text| Address::parse(text, false);
-        for text in ["unix:///var/run/docker.sock", "tcp://10.0.0.5:2375", "tcp://[::1]:2376", "ssh://me@there:22"] {
+        for text in ["unix:///var/run/docker.sock", "tcp://10.0.0.5:2375", "tcp://[::1]:2376", "ssh://me@there"] {
             assert_eq!(parse(text).unwrap().to_string(), text);
         }
         assert_eq!(Address::parse("tcp://there", true).unwrap().to_string(), "tcp://there:2376");
         assert_eq!(parse("https://there:1/").unwrap().to_string(), "tcp://there:1");
-        assert_eq!(
-            (parse("ssh://me@there:22").unwrap().host(), parse("tcp://[::1]:1").unwrap().host()),
-            ("there", "::1")
-        );
+        assert_eq!((parse("ssh://me@there").unwrap().host(), parse("tcp://[::1]:1").unwrap().host()), ("there", "::1"));
         assert!(parse("unix:///a").unwrap().is_local());
         for text in [
             "",
@@ -118,6 +116,7 @@ mod tests {
             "tcp://a b",
             "npipe:////./pipe",
             "ssh://-oX",
+            "ssh://me@there:22",
         ] {
             assert!(parse(text).is_err(), "{text}");
         }

@@ -5,6 +5,7 @@ mod faults;
 mod life;
 mod registry;
 mod several;
+mod ssh;
 mod trouble;
 mod words;
 

@@ -143,3 +143,56 @@ async fn lent_services_are_scaled_and_nothing_else_and_own_ones_outlive_a_crash(
     assert_eq!(left, ["taken", "web"], "what is lent is given back as it is");
     assert_eq!(replicas(&swarm, "web"), "4");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_changed_template_is_rolled_out_where_the_policy_says_so_and_nowhere_else() {
+    let Some(swarm) = Swarm::start_new() else { return };
+    let Some(image) = swarm.image("busybox") else { return };
+    let scratch = Scratch::new();
+    std::fs::write(scratch.path("setpoint.toml"), swarm.settings()).unwrap();
+    let policy = |n: u32, colour: &str, words: &str| {
+        let template = format!(r#"image = "{image}", command = {{ "sleep", "600" }}, init = true, grace = "2s""#);
+        holding(n, &format!(r#"{template}, env = {{ COLOUR = "{colour}" }}, {words}"#))
+    };
+    let rolling = r#"replace = "rolling""#;
+    scratch.policy("rolled", &policy(3, "red", rolling));
+    scratch.policy("kept", &policy(1, "red", ""));
+    let mut setpoint = Setpoint::run(&scratch, ["rolled.lua", "kept.lua", "--state-dir", "state", "--stop-tasks"]);
+    setpoint.running("rolled", 3).await;
+    setpoint.running("kept", 1).await;
+    let red = until_steady(&swarm, "setpoint-rolled", 3).await;
+    let kept = until_steady(&swarm, "setpoint-kept", 1).await;
+    let docker = &swarm.manager.docker;
+    let id = || docker.run(&["service", "inspect", "setpoint-rolled", "--format", "{{.ID}}"]);
+    let (service, specified) = (id(), specification(&swarm, "setpoint-kept"));
+    let is = |task: &String, colour: &str| {
+        let env = docker.run(&["inspect", task, "--format", "{{json .Spec.ContainerSpec.Env}}"]);
+        env.contains(&format!("COLOUR={colour}"))
+    };
+
+    scratch.replace("rolled.lua", &policy(3, "blue", rolling));
+    scratch.replace("kept.lua", &policy(2, "blue", ""));
+    // Swarm replaces one at a time: the others go on.
+    let mut fewest = 3;
+    let blue = wait_until(GENEROUS, "all three are blue", async || {
+        let listed =
+            docker.run(&["service", "ps", "setpoint-rolled", "--format", "{{.DesiredState}} {{.CurrentState}}"]);
+        let running = listed.lines().filter(|line| line.starts_with("Running Running")).count();
+        fewest = fewest.min(running);
+        let tasks = tasks_of(&swarm, "setpoint-rolled");
+        (running == 3 && tasks.iter().all(|task| is(task, "blue"))).then_some(tasks)
+    })
+    .await;
+    assert!(2 <= fewest, "{fewest} ran");
+    assert!(blue.len() == 3 && red.iter().all(|task| !blue.contains(task)), "{red:?} {blue:?}");
+    setpoint.running("rolled", 3).await;
+    assert_eq!(id(), service, "it is the same service");
+
+    // Without the word its service stays what it was, for new tasks too.
+    setpoint.running("kept", 2).await;
+    let both = until_steady(&swarm, "setpoint-kept", 2).await;
+    assert!(both.contains(&kept[0]) && both.iter().all(|task| is(task, "red")), "{kept:?} {both:?}");
+    assert_eq!(specification(&swarm, "setpoint-kept"), specified);
+    assert!(setpoint.stop().await.success());
+    assert_eq!(docker.run(&["service", "ls", "--quiet"]), "");
+}
