@@ -276,6 +276,7 @@ async fn many_reloads_under_load_miss_no_tick_and_hold_no_memory() {
     scratch.policy("other", &version(0, 2));
     let mut setpoint = Setpoint::run(&scratch, ["p.lua", "other.lua"]);
     setpoint.running("p", 2).await;
+    setpoint.running("other", 2).await;
     let tasks = scratch.living_tasks();
     let mut resident = Vec::new();
     for round in 1..=reloads {

@@ -45,7 +45,17 @@ pub(super) fn sync_dir(dir: &Path) -> Result<(), StoreError> {
 
 /// An exclusive hold on a state folder, until it is dropped.
 #[derive(Debug)]
-pub(super) struct Lock(#[expect(dead_code, reason = "held for its lock, which closing it gives back")] File);
+pub(super) struct Lock(File);
+
+impl Drop for Lock {
+    /// Given back by name: closing the file does so only when the last copy of it is closed, and a process that is just
+    /// being started has one until it has become another program.
+    fn drop(&mut self) {
+        if let Err(error) = self.0.unlock() {
+            tracing::debug!(%error, "the lock of the state folder goes with its file");
+        }
+    }
+}
 
 impl Lock {
     /// Takes the folder's lock and writes this process's pid into it.
