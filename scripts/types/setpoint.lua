@@ -683,6 +683,85 @@ local memcached = {}
 ---@return table<string, number|string>
 function memcached.stats(host, port, options) end
 
+---@class (exact) setpoint.mesos.Cluster What is used is what was given out, by the master's books.
+---@field leader? string `host:port` of the leading master.
+---@field version string
+---@field agents integer Active ones.
+---@field frameworks integer Active ones.
+---@field tasks integer Alive, of all frameworks.
+---@field cpus number Cores of all active agents.
+---@field cpus_used number
+---@field cpus_percent? number nil when there are none; likewise below.
+---@field memory number Bytes.
+---@field memory_used number
+---@field memory_percent? number
+---@field disk number Bytes.
+---@field disk_used number
+---@field disk_percent? number
+---@field gpus number
+---@field gpus_used number
+---@field gpus_percent? number
+
+---@class (exact) setpoint.mesos.Which
+---@field name? string|string[] Names of tasks; `*` stands for anything, and one of them must match.
+---@field framework? string|string[] Names or ids of frameworks, likewise.
+---@field role? string|string[] Likewise.
+---@field agent? string|string[] Host names of agents, likewise.
+
+---@class (exact) setpoint.mesos.Task
+---@field id string
+---@field name string
+---@field framework string Its name.
+---@field framework_id string
+---@field state string `staging`, `starting`, `running` or `killing`.
+---@field agent string The host name.
+---@field role? string
+---@field cpus number Cores that it was given.
+---@field memory number Bytes that it was given.
+---@field labels table<string, string>
+---@field started? number Seconds since 1970.
+
+---@class (exact) setpoint.mesos.Stats: setpoint.mesos.Task
+---@field cpu_percent? number Share of one core since the policy asked before.
+---@field memory_bytes? integer In use, without page cache.
+---@field memory_limit? integer
+---@field memory_percent? number Of the limit.
+---@field shared_by integer Tasks in its executor: they are measured together, and each has an equal part.
+
+---@class (exact) setpoint.mesos.Usage
+---@field tasks integer Alive.
+---@field running integer
+---@field measured integer Those that run and whose CPU is known.
+---@field cpus number Cores that they were given.
+---@field memory number Bytes that they were given.
+---@field cpu_percent? number Of all that run together; nil while that of one is not known.
+---@field cpu_percent_mean? number Of those whose CPU is known.
+---@field memory_bytes? number Of all that run together; nil while that of one is not known.
+---@field memory_bytes_mean? number Of those whose memory is known.
+
+---The Mesos cluster of the host's `[mesos]`: as a whole, and the tasks of every framework. What the master and the agents say is at most a second old. A master or an agent that does not answer raises, because a part would pass for the whole.
+---@class setpoint.mesos
+local mesos = {}
+
+---The cluster as a whole. While a file loads: an empty cluster.
+---@return setpoint.mesos.Cluster
+function mesos.cluster() end
+
+---Tasks that are alive, by name; those on agents out of reach are left out. While a file loads: an empty list.
+---@param which? setpoint.mesos.Which
+---@return setpoint.mesos.Task[]
+function mesos.tasks(which) end
+
+---The same with what those that run use. A figure that is not known (yet) is nil: CPU needs two calls, and each policy has its own. While a file loads: an empty list.
+---@param which? setpoint.mesos.Which
+---@return setpoint.mesos.Stats[]
+function mesos.stats(which) end
+
+---What tasks use together: the CPU of all instances of a service, for one. While a file loads: that of no tasks.
+---@param which? setpoint.mesos.Which
+---@return setpoint.mesos.Usage
+function mesos.usage(which) end
+
 ---@class (exact) setpoint.process.Filter
 ---@field name? string The program's name as the kernel keeps it: its first 15 characters.
 ---@field command? string A part of the command line, as it is.

@@ -107,6 +107,8 @@ fn engine_config(plan: Plan) -> Result<EngineConfig, CliError> {
         backends: backends(&config)?,
         #[cfg(feature = "docker")]
         containers: Some(super::docker::containers(&config)?),
+        #[cfg(feature = "mesos")]
+        cluster: super::mesos::cluster(&config)?,
         sources: plan.sources.into_iter().map(source).collect(),
         limits: config.limits,
         permissions: config.permissions,

@@ -72,6 +72,8 @@ impl Loader {
         let config = configure(flags(args, sets))?;
         #[cfg(feature = "docker")]
         let containers = super::docker::containers(&config)?;
+        #[cfg(feature = "mesos")]
+        let cluster = super::mesos::cluster(&config)?;
         let HostConfig { limits, permissions, params, .. } = config;
         let io = tokio::runtime::Handle::current();
         let host = ScriptHost::new(limits, permissions, Natives::default(), io, SCRIPT_THREADS)
@@ -79,6 +81,11 @@ impl Loader {
             .naming_params(params.origins_in_words());
         #[cfg(feature = "docker")]
         let host = host.with_containers(containers);
+        #[cfg(feature = "mesos")]
+        let host = match cluster {
+            Some(cluster) => host.with_cluster(cluster),
+            None => host,
+        };
         Ok(Self { host, params })
     }
 

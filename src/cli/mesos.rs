@@ -1,29 +1,23 @@
-//! The Mesos backend from the settings.
+//! The Mesos backend, and the view of its cluster, from the settings.
+
+use std::sync::Arc;
 
 use setpoint::backend::Backend;
 use setpoint::backend::mesos::{FAILOVER_TIMEOUT, MesosBackend, MesosConfig, Setting};
 use setpoint::config::HostConfig;
 use setpoint::mesos::{Credentials, HttpConfig, Masters};
+use setpoint::runtime::MesosCluster;
+use setpoint::script::cluster::ClusterView;
 
 use super::exit::{CliError, Exit};
 
 /// The backend; connects when a policy needs it.
 pub(crate) fn backend(config: &HostConfig) -> Result<Backend, CliError> {
     let mesos = &config.mesos;
-    let wrong = |what: &str| CliError::new(Exit::Config, what.to_owned());
-    let masters = mesos.master.as_deref().map(str::parse::<Masters>).transpose();
-    let masters = masters.map_err(|error| wrong("`mesos.master` cannot be used").because(error))?;
-    let ca_pem = mesos.ca.as_ref().map(std::fs::read).transpose();
-    let ca_pem = ca_pem.map_err(|error| CliError::io("cannot read `mesos.ca`", error))?;
-    let credentials = mesos
-        .principal
-        .clone()
-        .zip(mesos.secret.as_ref())
-        .map(|(principal, secret)| Credentials::Basic { principal, secret: secret.reveal().to_owned() });
     let own = std::env::current_exe().map_or_else(|_| "setpoint".to_owned(), |path| path.display().to_string());
     Ok(Backend::Tasks(MesosBackend::new(MesosConfig {
-        masters,
-        http: HttpConfig { credentials, ca_pem, ..HttpConfig::default() },
+        masters: masters(config)?,
+        http: http(config)?,
         tls: mesos.tls,
         name: mesos.name.clone().unwrap_or_else(|| "setpoint".to_owned()),
         user: mesos.user.clone().unwrap_or_else(user),
@@ -41,6 +35,35 @@ pub(crate) fn backend(config: &HostConfig) -> Result<Backend, CliError> {
             mark: "setpoint".to_owned(),
         },
     })))
+}
+
+/// Who looks at the cluster for scripts; none where no master is named. Connects to nothing yet.
+pub(crate) fn cluster(config: &HostConfig) -> Result<Option<Arc<dyn ClusterView>>, CliError> {
+    let Some(masters) = masters(config)? else { return Ok(None) };
+    let cluster = MesosCluster::new(masters, config.mesos.tls, &http(config)?);
+    let cluster = cluster.map_err(|error| wrong("cannot look at the Mesos cluster").because(error))?;
+    Ok(Some(cluster))
+}
+
+fn wrong(what: &str) -> CliError {
+    CliError::new(Exit::Config, what.to_owned())
+}
+
+fn masters(config: &HostConfig) -> Result<Option<Masters>, CliError> {
+    let masters = config.mesos.master.as_deref().map(str::parse::<Masters>).transpose();
+    masters.map_err(|error| wrong("`mesos.master` cannot be used").because(error))
+}
+
+fn http(config: &HostConfig) -> Result<HttpConfig, CliError> {
+    let mesos = &config.mesos;
+    let ca_pem = mesos.ca.as_ref().map(std::fs::read).transpose();
+    let ca_pem = ca_pem.map_err(|error| CliError::io("cannot read `mesos.ca`", error))?;
+    let credentials = mesos
+        .principal
+        .clone()
+        .zip(mesos.secret.as_ref())
+        .map(|(principal, secret)| Credentials::Basic { principal, secret: secret.reveal().to_owned() });
+    Ok(HttpConfig { credentials, ca_pem, ..HttpConfig::default() })
 }
 
 /// The name of the user that runs this.

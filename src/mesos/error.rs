@@ -62,6 +62,20 @@ pub enum MesosError {
         /// What is wrong with that.
         problem: &'static str,
     },
+    /// Nobody leads the cluster at the moment, or nobody says who does.
+    #[error("{masters}: expected a leading master, found none")]
+    NoLeader {
+        /// Where it was looked for.
+        masters: String,
+    },
+    /// An agent that does not say where it answers.
+    #[error("agent {agent}: expected an address, got `{pid}`")]
+    NoAddress {
+        /// Its id.
+        agent: String,
+        /// What it said.
+        pid: String,
+    },
     /// A message that cannot be read.
     #[error(transparent)]
     Unreadable(#[from] super::wire::UnreadableMessage),
@@ -82,7 +96,7 @@ impl MesosError {
     /// Whether the same may work a little later.
     pub fn is_retryable(&self) -> bool {
         match self {
-            Self::Unreachable { .. } | Self::TimedOut { .. } | Self::NotSubscribed => true,
+            Self::Unreachable { .. } | Self::TimedOut { .. } | Self::NoLeader { .. } | Self::NotSubscribed => true,
             Self::Status { status, .. } => status.is_server_error() || status.is_redirection(),
             _ => false,
         }

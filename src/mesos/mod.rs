@@ -43,12 +43,14 @@
 //! # Parts
 //!
 //! [`wire`] are the messages; [`recordio`] and [`subscription`] are pure; [`node`] and [`Masters`] say who leads;
-//! [`executor`] is the other end of a task, [`operator`] reads the state of masters and agents.
+//! [`executor`] is the other end of a task, [`operator`] reads the state of masters and agents, [`Cluster`] does so wherever
+//! the leader is, and [`Meter`] makes shares of CPU of what agents tell.
 //!
 //! - **Invariant:** nothing that comes from the network or from ZooKeeper makes anything in here panic.
 //! - **Invariant:** secrets are in no message, log line or `Debug` text.
 
 mod address;
+mod cluster;
 mod error;
 pub mod executor;
 mod http;
@@ -57,11 +59,14 @@ pub mod operator;
 pub mod recordio;
 mod scheduler;
 pub mod subscription;
+mod usage;
 pub mod wire;
 mod zookeeper;
 
 pub use address::{Masters, ZooKeeperUrl, redirected};
+pub use cluster::Cluster;
 pub use error::MesosError;
 pub use http::{Credentials, HttpConfig};
 pub use scheduler::{Connected, Scheduler, SchedulerConfig, Signal, Signals, Status};
 pub use subscription::{End, Patience};
+pub use usage::Meter;

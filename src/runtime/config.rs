@@ -19,6 +19,8 @@ pub struct EngineConfig {
     pub natives: crate::script::Natives,
     /// Who looks at containers for scripts (`setpoint.docker`), if anybody does.
     pub containers: Option<std::sync::Arc<dyn crate::script::containers::Containers>>,
+    /// Who looks at a Mesos cluster for scripts (`setpoint.mesos`), if anybody does.
+    pub cluster: Option<std::sync::Arc<dyn crate::script::cluster::ClusterView>>,
     /// Limits on scripts.
     pub limits: Limits,
     /// What scripts may reach.
@@ -54,6 +56,7 @@ impl Default for EngineConfig {
             backends: BTreeMap::new(),
             natives: crate::script::Natives::default(),
             containers: None,
+            cluster: None,
             limits: Limits::default(),
             permissions: Permissions::default(),
             params: BTreeMap::new(),

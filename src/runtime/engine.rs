@@ -63,6 +63,10 @@ impl Engine {
             Some(containers) => host.with_containers(containers),
             None => host,
         };
+        let host = match config.cluster.clone() {
+            Some(cluster) => host.with_cluster(cluster),
+            None => host,
+        };
         let loaded = load_all(&host, &config, sources, &stored.sources).await?;
         let declared = loaded.iter().map(|(source, file, _)| (source.name.as_str(), file.params.as_slice()));
         check_params(config.params.keys(), declared, &config.param_origins)?;

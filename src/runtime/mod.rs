@@ -6,6 +6,8 @@
 
 mod backend_worker;
 mod clock;
+#[cfg(feature = "mesos")]
+mod cluster;
 pub mod config;
 #[cfg(feature = "docker")]
 mod containers;
@@ -27,6 +29,8 @@ pub(crate) use control_loop::{Action, action, with_plan};
 #[cfg(feature = "sim")]
 pub(crate) use policy::by_word;
 
+#[cfg(feature = "mesos")]
+pub use cluster::MesosCluster;
 pub use config::{EngineConfig, GlobalBudget, PolicySource, RunEnd, Signal, StartError};
 #[cfg(feature = "docker")]
 pub use containers::EngineContainers;

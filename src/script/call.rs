@@ -17,6 +17,7 @@ use crate::core::model::PolicyName;
 
 use super::Natives;
 use super::api::HostState;
+use super::cluster::ClusterView;
 use super::containers::Containers;
 use super::{Hook, Limits, Mode, Permissions};
 
@@ -125,6 +126,8 @@ pub(crate) struct HostShared {
     pub(crate) natives: Natives,
     /// Who looks at containers, if anybody does.
     pub(crate) containers: Option<Arc<dyn Containers>>,
+    /// Who looks at a Mesos cluster, if anybody does.
+    pub(crate) cluster: Option<Arc<dyn ClusterView>>,
     /// Who set which parameter, by `key` and `policy.key`.
     pub(crate) param_origins: BTreeMap<String, String>,
     /// What else the modules keep for all VMs (connection pools).
@@ -140,6 +143,7 @@ impl HostShared {
             permissions,
             natives,
             containers: None,
+            cluster: None,
             param_origins: BTreeMap::new(),
             io,
             http: once_cell::sync::OnceCell::new(),

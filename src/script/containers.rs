@@ -146,7 +146,7 @@ impl ContainerQuery {
 }
 
 /// Whether a pattern, in which `*` stands for anything, is like all of `text`.
-fn is_like(pattern: &str, text: &str) -> bool {
+pub(super) fn is_like(pattern: &str, text: &str) -> bool {
     let mut parts = pattern.split('*');
     let Some(mut rest) = parts.next().and_then(|first| text.strip_prefix(first)) else { return false };
     let mut last = None;

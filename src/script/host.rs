@@ -5,6 +5,7 @@ use std::io;
 use std::sync::Arc;
 
 use super::call::HostShared;
+use super::cluster::ClusterView;
 use super::containers::Containers;
 use super::error::{ScriptError, ScriptErrorKind};
 use super::pool::Pool;
@@ -39,6 +40,15 @@ impl ScriptHost {
     pub fn with_containers(mut self, containers: Arc<dyn Containers>) -> Self {
         if let Some(shared) = Arc::get_mut(&mut self.shared) {
             shared.containers = Some(containers);
+        }
+        self
+    }
+
+    /// Lets scripts look at a Mesos cluster (`setpoint.mesos`).
+    #[must_use]
+    pub fn with_cluster(mut self, cluster: Arc<dyn ClusterView>) -> Self {
+        if let Some(shared) = Arc::get_mut(&mut self.shared) {
+            shared.cluster = Some(cluster);
         }
         self
     }

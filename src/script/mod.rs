@@ -23,6 +23,7 @@ use crate::core::policy::PolicySpec;
 pub mod api;
 pub(crate) mod call;
 mod checker;
+pub mod cluster;
 mod container_table;
 pub mod containers;
 mod control_table;

@@ -221,6 +221,12 @@ impl Framework {
         self.tasks.iter().filter_map(|(id, task)| Some((id, task.agent.as_ref()?)))
     }
 
+    /// The tasks that run, but not under an executor of ours as far as is known, and their agents.
+    pub(super) fn elsewhere(&self) -> BTreeMap<TaskId, AgentId> {
+        let running = self.tasks.iter().filter(|(_, task)| task.stage == Stage::Running && task.executor.is_none());
+        running.filter_map(|(id, task)| Some((id.clone(), task.agent.clone()?))).collect()
+    }
+
     /// Tasks of an earlier run, with the agents that they were on.
     pub(super) fn recover(&mut self, known: Vec<(TaskId, PolicyName, Placement, bool)>) {
         for (id, policy, placement, ran) in known {

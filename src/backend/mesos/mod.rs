@@ -14,6 +14,7 @@
 //! framework over nothing is sent any more, and the run ends.
 
 mod book;
+mod figures;
 mod framework;
 mod offer;
 mod status;
@@ -30,11 +31,14 @@ use std::time::Duration;
 use async_trait::async_trait;
 use tokio::sync::{mpsc, oneshot};
 
+use figures::Figures;
+
 use super::{BackendError, Capabilities, KnownTask, LaunchRequest, Standing, TaskBackend, TaskUpdate};
 use crate::core::model::{TaskId, TaskStats};
-use crate::mesos::wire::{Capability, CapabilityKind, FrameworkInfo};
+use crate::mesos::wire::{AgentId, Capability, CapabilityKind, FrameworkInfo};
 use crate::mesos::{HttpConfig, Masters, SchedulerConfig};
 
+pub(crate) use figures::stats;
 pub use task_info::Setting;
 
 /// The name that policies use.
@@ -115,6 +119,10 @@ struct Shown {
     standing: Standing,
     facts: BTreeMap<&'static str, String>,
     stats: BTreeMap<TaskId, TaskStats>,
+    /// Where the agents are to be asked for, and the framework's id; none without a subscription.
+    leader: Option<(reqwest::Url, String)>,
+    /// The tasks that run under the cluster's executors, and their agents.
+    elsewhere: BTreeMap<TaskId, AgentId>,
 }
 
 type Board = Arc<Mutex<Shown>>;
@@ -125,6 +133,8 @@ pub struct MesosBackend {
     orders: mpsc::Sender<Order>,
     board: Board,
     configured: bool,
+    /// None when the HTTP client cannot be made: then nothing else works either.
+    figures: Option<Figures>,
 }
 
 impl MesosBackend {
@@ -133,10 +143,17 @@ impl MesosBackend {
     pub fn new(config: MesosConfig) -> Arc<Self> {
         let (orders, inbox) = mpsc::channel(1024);
         let configured = config.masters.is_some();
-        let shown = Shown { standing: Standing::Ready, facts: BTreeMap::new(), stats: BTreeMap::new() };
+        let shown = Shown {
+            standing: Standing::Ready,
+            facts: BTreeMap::new(),
+            stats: BTreeMap::new(),
+            leader: None,
+            elsewhere: BTreeMap::new(),
+        };
+        let figures = Figures::new(&config.http).ok();
         let board = Arc::new(Mutex::new(shown));
         tokio::spawn(worker::run(config, inbox, Arc::clone(&board)));
-        Arc::new(Self { orders, board, configured })
+        Arc::new(Self { orders, board, configured, figures })
     }
 
     async fn ask<T>(&self, order: impl FnOnce(oneshot::Sender<T>) -> Order) -> Result<T, BackendError> {
@@ -179,9 +196,26 @@ impl TaskBackend for MesosBackend {
     }
 
     async fn stats(&self, tasks: Vec<TaskId>) -> Result<BTreeMap<TaskId, TaskStats>, BackendError> {
-        Ok(self.shown(|shown| {
-            tasks.into_iter().filter_map(|id| shown.stats.get_key_value(&id)).map(|(id, s)| (id.clone(), *s)).collect()
-        }))
+        let (mut stats, leader, elsewhere) = self.shown(|shown| {
+            let told = tasks.iter().filter_map(|id| shown.stats.get_key_value(id));
+            let stats: BTreeMap<TaskId, TaskStats> = told.map(|(id, stats)| (id.clone(), *stats)).collect();
+            let silent = tasks.iter().filter(|id| !stats.contains_key(*id));
+            let elsewhere: BTreeMap<TaskId, AgentId> =
+                silent.filter_map(|id| Some((id.clone(), shown.elsewhere.get(id)?.clone()))).collect();
+            (stats, shown.leader.clone(), elsewhere)
+        });
+        if let Some(figures) = &self.figures
+            && let Some((leader, framework)) = leader
+        {
+            let read = figures.read(&leader, &framework, &elsewhere).await;
+            stats.extend(
+                read.map_err(|error| BackendError::Unavailable {
+                    backend: NAME.to_owned(),
+                    message: error.to_string(),
+                })?,
+            );
+        }
+        Ok(stats)
     }
 
     fn standing(&self) -> Standing {

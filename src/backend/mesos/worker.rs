@@ -251,7 +251,10 @@ impl Worker {
 
     fn lost(&mut self, why: String) {
         self.facts.remove("subscribed");
-        show(&self.board, |shown| shown.standing = Standing::Lost(why));
+        show(&self.board, |shown| {
+            shown.standing = Standing::Lost(why);
+            shown.leader = None;
+        });
     }
 
     fn subscribed(&mut self, connected: Connected) {
@@ -266,11 +269,15 @@ impl Worker {
             return;
         }
         self.returning = false;
+        let leader = connected.master.parse().ok().map(|url| (url, id.clone()));
         self.facts.insert("framework", id);
         self.facts.insert("leader", connected.master);
         let since = jiff::Timestamp::try_from(SystemTime::now()).map(|at| at.to_string()).unwrap_or_default();
         self.facts.insert("subscribed", since);
-        show(&self.board, |shown| shown.standing = Standing::Ready);
+        show(&self.board, |shown| {
+            shown.standing = Standing::Ready;
+            shown.leader = leader;
+        });
         self.framework.subscribed(self.now());
         self.show_facts();
     }
@@ -413,11 +420,15 @@ impl Worker {
         let Counters { offers, accepted, declined, rescinded } = counters;
         self.facts.insert(
             "offers",
-            format!("{offers} received, {accepted} accepted, {declined} declined, {rescinded} rescinded"),
+            // Each is answered as it comes.
+            format!("0 held, {offers} received, {accepted} accepted, {declined} declined, {rescinded} rescinded"),
         );
         self.facts.insert("tasks", format!("{placed} placed, {queued} waiting for offers, {unreachable} unreachable"));
-        let facts = self.facts.clone();
-        show(&self.board, |shown| shown.facts = facts);
+        let (facts, elsewhere) = (self.facts.clone(), self.framework.elsewhere());
+        show(&self.board, |shown| {
+            shown.facts = facts;
+            shown.elsewhere = elsewhere;
+        });
     }
 
     /// Lets go: without a state folder the framework and all of its tasks end.

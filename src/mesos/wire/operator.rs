@@ -5,8 +5,10 @@
 
 use std::collections::BTreeMap;
 
+use reqwest::Url;
 use serde_json::Value;
 
+use super::super::error::MesosError;
 use super::task::TaskState;
 
 message! {
@@ -117,9 +119,24 @@ impl Agent {
     pub fn address(&self) -> Option<&str> {
         self.pid.rsplit_once('@').map(|(_, address)| address)
     }
+
+    /// The same as a URL.
+    ///
+    /// # Errors
+    /// It does not say where it answers.
+    pub fn url(&self, tls: bool) -> Result<Url, MesosError> {
+        let scheme = if tls { "https" } else { "http" };
+        let url = self.address().and_then(|address| Url::parse(&format!("{scheme}://{address}")).ok());
+        url.ok_or_else(|| MesosError::NoAddress { agent: self.id.clone(), pid: self.pid.clone() })
+    }
 }
 
 impl Statistics {
+    /// Bytes in use: without the page cache, as `docker stats` has it.
+    pub fn memory_bytes(&self) -> Option<u64> {
+        self.mem_rss_bytes.or_else(|| Some(self.mem_total_bytes?.saturating_sub(self.mem_file_bytes.unwrap_or(0))))
+    }
+
     /// Seconds of CPU since the container's start.
     pub fn cpu_secs(&self) -> Option<f64> {
         Some(self.cpus_user_time_secs? + self.cpus_system_time_secs?)

@@ -167,6 +167,18 @@ impl Options {
         self.get(key, expected, bytes)
     }
 
+    /// A text, or a list of them that is not empty: an empty one would mean no restriction. Nothing gives an empty list.
+    pub(crate) fn texts(&self, key: &str, expected: &str) -> mlua::Result<Vec<String>> {
+        match self.raw(key)? {
+            Value::Nil => Ok(Vec::new()),
+            Value::Table(table) => match list::<String>(&table, text)? {
+                Some(texts) if !texts.is_empty() => Ok(texts),
+                _ => Err(self.wrong(key, expected, &Value::Table(table))),
+            },
+            value => text(&value).map(|text| vec![text]).ok_or_else(|| self.wrong(key, expected, &value)),
+        }
+    }
+
     /// true or false.
     pub(crate) fn boolean(&self, key: &str) -> mlua::Result<Option<bool>> {
         self.get(key, "true or false", Value::as_boolean)
@@ -334,6 +346,18 @@ impl Problem {
 impl From<String> for Problem {
     fn from(text: String) -> Self {
         Self::Failed(text)
+    }
+}
+
+/// Refuses what takes the same permission as one of these backends, when the host allows none of them.
+pub(crate) fn check_backend(shared: &HostShared, function: &str, backends: &[&str]) -> mlua::Result<()> {
+    match &shared.permissions.allow_backends {
+        Some(allowed) if !allowed.iter().any(|name| backends.contains(&name.as_str())) => {
+            let backends: Vec<String> = backends.iter().map(|name| format!("\"{name}\"")).collect();
+            let text = format!("the host does not allow the backend {}", backends.join(" or "));
+            Err(Problem::Refused(text).raise(function))
+        }
+        _ => Ok(()),
     }
 }
 

@@ -12,7 +12,7 @@ use std::time::Duration;
 use mlua::{Lua, Table, Value};
 use tokio::time::Instant;
 
-use super::args::{Args, Options, Problem, list, outside, text, waiting};
+use super::args::{Args, Options, Problem, check_backend, outside, text, waiting};
 use super::{Access, FunctionDoc, ModuleDoc};
 use crate::script::call::{CallScope, HostShared};
 use crate::script::containers::{
@@ -185,13 +185,7 @@ where
     F: Future<Output = Result<T, String>> + Send + 'static,
 {
     let shared = HostShared::of(lua)?;
-    if let Some(allowed) = &shared.permissions.allow_backends
-        && !allowed.iter().any(|name| backends.contains(&name.as_str()))
-    {
-        let backends: Vec<String> = backends.iter().map(|name| format!("\"{name}\"")).collect();
-        let text = format!("the host does not allow the backend {}", backends.join(" or "));
-        return Err(Problem::Refused(text).raise(function));
-    }
+    check_backend(&shared, function, backends)?;
     let Some(containers) = shared.containers.clone() else {
         return Err(Problem::Failed("this host looks at no container engine".to_owned()).raise(function));
     };
@@ -211,20 +205,8 @@ fn which(args: &Args) -> mlua::Result<ContainerQuery> {
 }
 
 fn named_and_labelled(options: &Options) -> mlua::Result<ContainerQuery> {
-    let names = texts(options, "name", "a name or a list of names")?;
+    let names = options.texts("name", "a name or a list of names")?;
     Ok(ContainerQuery { names, labels: labels(options)?, ..ContainerQuery::default() })
-}
-
-/// A text, or a list of them that is not empty: an empty one would mean every container.
-fn texts(options: &Options, key: &str, expected: &str) -> mlua::Result<Vec<String>> {
-    match options.value(key)? {
-        Value::Nil => Ok(Vec::new()),
-        Value::Table(table) => match list::<String>(&table, text)? {
-            Some(texts) if !texts.is_empty() => Ok(texts),
-            _ => Err(options.wrong(key, expected, &Value::Table(table))),
-        },
-        value => text(&value).map(|text| vec![text]).ok_or_else(|| options.wrong(key, expected, &value)),
-    }
 }
 
 fn labels(options: &Options) -> mlua::Result<Vec<(String, Option<String>)>> {
@@ -250,7 +232,7 @@ fn labels(options: &Options) -> mlua::Result<Vec<(String, Option<String>)>> {
         }
         return Ok(labels);
     }
-    Ok(texts(options, "label", expected)?.into_iter().map(pair).collect())
+    Ok(options.texts("label", expected)?.into_iter().map(pair).collect())
 }
 
 fn services_table(lua: &Lua, rows: &[ServiceRow]) -> mlua::Result<Table> {

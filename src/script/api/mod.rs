@@ -10,8 +10,6 @@
 //!   hook's own coroutine;
 //! - on a file's trial nothing leaves the process and reads give the stub that their documentation names;
 //! - what comes from outside has a limit in bytes before it is read.
-//!
-//! `mesos` belongs here too and comes with the backend that it speaks to.
 
 use mlua::{Lua, Table};
 
@@ -28,6 +26,7 @@ pub(crate) mod json;
 pub(crate) mod log;
 mod math;
 mod memcached;
+mod mesos;
 mod proc;
 mod process;
 mod prometheus;
@@ -114,6 +113,7 @@ const MODULES: &[ModuleDoc] = &[
     log::MODULE,
     math::MODULE,
     memcached::MODULE,
+    mesos::MODULE,
     process::MODULE,
     prometheus::MODULE,
     #[cfg(feature = "redis")]

@@ -1,0 +1,6 @@
+---@meta setpoint.mesos
+
+---@type setpoint.mesos
+local mesos
+
+return mesos
