@@ -1,6 +1,8 @@
 //! What the API answers, as far as the verbs show it. Unknown fields are ignored and missing ones are empty, so a
 //! command and a host of different versions still understand each other.
 
+use std::collections::BTreeMap;
+
 use jiff::Timestamp;
 use serde::{Deserialize, Deserializer};
 
@@ -9,6 +11,15 @@ use serde::{Deserialize, Deserializer};
 #[serde(default)]
 pub(crate) struct PolicyList {
     pub(crate) policies: Vec<Policy>,
+    pub(crate) backends: BTreeMap<String, Backend>,
+}
+
+/// What a backend shows of itself.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(crate) struct Backend {
+    pub(crate) problem: Option<String>,
+    pub(crate) facts: BTreeMap<String, String>,
 }
 
 /// One policy.

@@ -102,7 +102,13 @@ fn table(answer: Value, now: Timestamp, paint: Paint) -> Result<String, CliError
         Some((width, _)) if std::io::IsTerminal::is_terminal(&std::io::stdout()) => width,
         _ => usize::MAX / 2,
     };
-    Ok(rows::lines(&rows, width, paint).join("\n") + "\n")
+    let mut lines = rows::lines(&rows, width, paint);
+    for (name, backend) in &list.backends {
+        let facts: Vec<_> = backend.facts.iter().map(|(fact, value)| format!("{fact} {value}")).collect();
+        lines.push(format!("{}: {}", paint.bold(name), facts.join("; ")));
+        lines.extend(backend.problem.iter().map(|problem| paint.red(&format!("{name}: {problem}"))));
+    }
+    Ok(lines.join("\n") + "\n")
 }
 
 fn detail(policy: &Policy, tasks: &[Task], now: Timestamp, paint: Paint) -> String {

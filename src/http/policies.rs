@@ -10,7 +10,7 @@ use crate::runtime::handle::EngineHandle;
 
 use super::Api;
 use super::commands::ACTIONS;
-use super::dto::{PoliciesJson, PolicyJson};
+use super::dto::{BackendJson, PoliciesJson, PolicyJson};
 use super::error::{Problem, nearest};
 use super::query::covers;
 
@@ -20,7 +20,8 @@ pub(super) async fn list(State(api): State<Api>, filter: super::query::PolicyFil
     let policies = api.handle.policies();
     let policies: Vec<PolicyJson<'_>> =
         policies.iter().filter(|policy| filter.takes(policy.name.as_str())).map(|policy| (&**policy).into()).collect();
-    Ok(Json(PoliciesJson { policies }).into_response())
+    let health = api.handle.health();
+    Ok(Json(PoliciesJson { policies, backends: BackendJson::all(&health) }).into_response())
 }
 
 /// One policy, or its history. A policy whose name ends in `/history` comes before another's history.

@@ -8,4 +8,5 @@ mod figures;
 mod fuzz;
 #[cfg(feature = "tls")]
 mod proxy;
+mod ready;
 mod scripted;

@@ -14,7 +14,9 @@ use std::time::SystemTime;
 use serde::{Serialize, Serializer};
 
 pub use self::decision::{DecisionJson, ReasonJson, SampleJson};
-pub use self::policy::{BoundsJson, EndedJson, OverrideJson, PauseJson, PoliciesJson, PolicyJson, SpecJson, TasksJson};
+pub use self::policy::{
+    BackendJson, BoundsJson, EndedJson, OverrideJson, PauseJson, PoliciesJson, PolicyJson, SpecJson, TasksJson,
+};
 pub use self::script::{ParamJson, ScriptErrorJson, ScriptJson, ValueJson};
 pub use self::service::{MemberJson, ServiceJson, ServicesJson};
 pub use self::task::{AllTasksJson, TaskJson};

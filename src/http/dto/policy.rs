@@ -7,7 +7,7 @@ use serde::Serialize;
 use crate::core::model::{Counts, Sample};
 use crate::core::policy::PolicySpec;
 use crate::runtime::record::{Ended, Override, Pause};
-use crate::runtime::view::PolicySnapshot;
+use crate::runtime::view::{Health, PolicySnapshot};
 
 use super::{DecisionJson, ParamJson, SampleJson, ScriptJson, Time};
 
@@ -16,6 +16,29 @@ use super::{DecisionJson, ParamJson, SampleJson, ScriptJson, Time};
 pub struct PoliciesJson<'a> {
     /// Every policy, in the order of their names.
     pub policies: Vec<PolicyJson<'a>>,
+    /// Backends that show something of themselves, by their names.
+    pub backends: BTreeMap<&'a str, BackendJson<'a>>,
+}
+
+/// What a backend shows of itself: of Mesos the framework, its leader, since when it is subscribed …
+#[derive(Debug, Serialize)]
+pub struct BackendJson<'a> {
+    /// null, or why it cannot be used fully at the moment.
+    pub problem: Option<&'a str>,
+    /// What it shows, in its own words.
+    pub facts: &'a BTreeMap<&'static str, String>,
+}
+
+impl<'a> BackendJson<'a> {
+    /// All of them.
+    #[must_use]
+    pub fn all(health: &'a Health) -> BTreeMap<&'a str, Self> {
+        let shown = health.backends.iter().map(|(name, facts)| {
+            let problem = health.problems.get(&format!("backend {name}")).map(String::as_str);
+            (name.as_str(), Self { problem, facts })
+        });
+        shown.collect()
+    }
 }
 
 /// One policy, as in `GET /v1/policies/NAME`.
