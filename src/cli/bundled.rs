@@ -17,7 +17,7 @@ macro_rules! bundled {
 
 /// All of them, one line each, in the order of their names.
 pub(crate) const POLICIES: &[Bundled] =
-    bundled!["by-hour", "cpu", "gocd", "labelled", "memcached", "queue", "spool", "thermostat",];
+    bundled!["by-hour", "cpu", "gocd", "jobs", "labelled", "memcached", "queue", "spool", "thermostat",];
 
 impl Bundled {
     /// The one with this name.

@@ -27,7 +27,7 @@ use tokio::task::JoinHandle;
 
 use crate::support::{GENEROUS, Redis, Scratch, Setpoint, setting, wait_until};
 
-const BUNDLED: [&str; 8] = ["by-hour", "cpu", "gocd", "labelled", "memcached", "queue", "spool", "thermostat"];
+const BUNDLED: [&str; 9] = ["by-hour", "cpu", "gocd", "jobs", "labelled", "memcached", "queue", "spool", "thermostat"];
 
 /// The loads of this module run one after the other: they measure, and share a machine.
 static ONE_AT_A_TIME: Mutex<()> = Mutex::const_new(());
@@ -338,6 +338,64 @@ async fn queue_gives_the_job_of_a_killed_consumer_to_another() {
     setpoint.running("queue", 0).await;
     assert_eq!(redis.query::<Vec<String>>(redis::cmd("LRANGE").arg("jobs:done").arg(0).arg(-1)), ["a job"]);
     assert!(setpoint.stop().await.success());
+}
+
+/// A10 of the prior systems, its variant: a place that becomes free after a tick that found all busy is filled at once, the
+/// next one at the tick after. That one of the jobs has failed changes nothing of it.
+#[tokio::test]
+async fn jobs_fills_up_after_a_wait_and_outlives_a_job_that_fails() {
+    const WAIT: f64 = 8.0;
+    let _one = ONE_AT_A_TIME.lock().await;
+    let scratch = Scratch::new();
+    // Each job works until it is told how to end.
+    let command = "cmd=until [ -s $SETPOINT_TASK_ID ]; do sleep 0.05; done; exit $(cat $SETPOINT_TASK_ID)";
+    let wait = format!("wait={WAIT}");
+    let sets = ["--set", command, "--set", "maxtasks=2", "--set", &wait];
+    let mut setpoint = Setpoint::run(&scratch, ["jobs"].into_iter().chain(sets));
+    let ticks = Ticks::of(&mut setpoint).await;
+    setpoint.running("jobs", 2).await;
+    let jobs = async |setpoint: &mut Setpoint| {
+        let tasks = setpoint.tasks().await;
+        let alive = tasks.iter().filter(|task| task["state"] != "gone");
+        let row = |task: &Value| {
+            let since = task["started"].as_str()?.parse::<Timestamp>().ok()?;
+            Some((task["id"].as_str()?.to_owned(), since.as_millisecond() as f64 / 1000.0))
+        };
+        alive.filter_map(row).collect::<BTreeMap<String, f64>>()
+    };
+    let first = jobs(&mut setpoint).await;
+    let began = first.values().copied().fold(f64::INFINITY, f64::min);
+    let [one, two] = <[&String; 2]>::try_from(first.keys().collect::<Vec<_>>()).unwrap();
+    // The tick finds both at work.
+    let past = || Timestamp::now().as_millisecond() as f64 / 1000.0 >= began + WAIT + 1.5;
+    wait_until(GENEROUS, "the wait is over", async || past().then_some(())).await;
+    setpoint.ticks("jobs", 1).await;
+    let seen = ticks.all("jobs").len();
+    scratch.write(one, "3");
+    let refilled = async |setpoint: &mut Setpoint, without: &str| {
+        let now = jobs(setpoint).await;
+        (now.len() == 2 && !now.contains_key(without)).then_some(now)
+    };
+    let second =
+        wait_until(GENEROUS, "the failed job's place is filled", async || refilled(&mut setpoint, one).await).await;
+    let free = ticks.all("jobs")[seen..].iter().filter(|tick| tick["tasks"]["desired"] == 1).count();
+    assert!(free <= 3, "filled only after {free} ticks");
+    assert!(second.contains_key(two), "the other job goes on");
+
+    // All are at work again: the next place waits for the next tick.
+    let filled = second.iter().find(|(id, _)| !first.contains_key(*id)).map(|(_, at)| *at).unwrap();
+    scratch.write(two, "0");
+    let third = wait_until(GENEROUS, "the next place is filled", async || refilled(&mut setpoint, two).await).await;
+    let last = third.iter().find(|(id, _)| !second.contains_key(*id)).map(|(_, at)| *at).unwrap();
+    let due = began + WAIT * ((filled - began) / WAIT).ceil();
+    assert!(due - 0.5 <= last, "filled at {last}, due at {due}, filled before at {filled}, began at {began}");
+    eprintln!("jobs: began, filled again after {:.1} s, and after {:.1} s", filled - began, last - began);
+    assert!(setpoint.stop().await.success());
+
+    // Told to, it ends with the first failure.
+    let ends = ["jobs", "--set", "cmd=exit 3", "--set", "maxtasks=1", "--set", "max_failures=1"];
+    let mut setpoint = Setpoint::run(&scratch, ends);
+    assert_eq!(setpoint.exit(GENEROUS).await.code(), Some(1), "{}", setpoint.stderr());
 }
 
 /// One window of a plan, as a person would write it down again.
