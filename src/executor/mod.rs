@@ -13,6 +13,7 @@
 //! - **Invariant:** an update is told again until it is acknowledged, and never told as something else.
 //! - **Invariant:** when the executor ends, by itself or by force, its commands end too.
 
+mod health;
 mod task;
 
 use std::collections::BTreeMap;
@@ -29,7 +30,9 @@ use crate::core::model::{Exit, TaskId, TaskState, TaskStats};
 use crate::mesos::MesosError;
 use crate::mesos::executor::{Executor as Client, ExecutorConfig as Agent, ExecutorSignal, VariableError};
 use crate::mesos::wire::executor::Event;
-use crate::mesos::wire::{KillPolicy, TaskInfo};
+use crate::mesos::wire::{KillPolicy, StatusReason, TaskInfo, TaskStatus};
+
+use health::{Check, Checking};
 
 /// How often figures of tasks are sent.
 const FIGURES_EVERY: Duration = Duration::from_secs(2);
@@ -71,6 +74,11 @@ struct Running {
     kill_policy: Option<KillPolicy>,
     killed: bool,
     contained: bool,
+    /// A command's health check: how, until it runs.
+    check: Option<Check>,
+    checking: Option<Checking>,
+    /// How a task with a check was last told to stand.
+    last: Option<TaskUpdate>,
 }
 
 struct Executor {
@@ -79,6 +87,7 @@ struct Executor {
     sandbox: PathBuf,
     local: Arc<dyn TaskBackend>,
     containers: Option<Arc<dyn TaskBackend>>,
+    found: mpsc::Sender<(TaskId, bool)>,
     tasks: BTreeMap<TaskId, Running>,
     had_tasks: bool,
     idle: Instant,
@@ -96,6 +105,7 @@ pub async fn run(config: ExecutorConfig) -> Result<(), ExecutorError> {
     let local = LocalConfig { log_dir: Some(config.sandbox.join("tasks")), limits: false, ..LocalConfig::default() };
     let local: Arc<dyn TaskBackend> = LocalBackend::new(local).map_err(ExecutorError::Local)?;
     let (update_sender, mut updates) = mpsc::channel(1024);
+    let (found_sender, mut found) = mpsc::channel(1024);
     for backend in [Some(&local), config.containers.as_ref()].into_iter().flatten() {
         if let Err(error) = backend.recover(Vec::new(), update_sender.clone()).await {
             tracing::warn!(error = %error, "tasks with images cannot be run");
@@ -108,6 +118,7 @@ pub async fn run(config: ExecutorConfig) -> Result<(), ExecutorError> {
         sandbox: config.sandbox,
         local,
         containers: config.containers,
+        found: found_sender,
         tasks: BTreeMap::new(),
         had_tasks: false,
         idle: Instant::now(),
@@ -119,6 +130,7 @@ pub async fn run(config: ExecutorConfig) -> Result<(), ExecutorError> {
     loop {
         tokio::select! {
             Some(update) = updates.recv() => executor.on_update(update),
+            Some((id, healthy)) = found.recv() => executor.on_health(&id, healthy),
             signal = signals.recv() => match signal {
                 Some(ExecutorSignal::Event(event)) => executor.on_event(event).await,
                 Some(ExecutorSignal::Lost(why)) => tracing::info!(why = %why, "the agent is away"),
@@ -192,7 +204,10 @@ impl Executor {
         let Some(backend) = (if contained { self.containers.clone() } else { Some(Arc::clone(&self.local)) }) else {
             return self.on_update(fail("no container engine was given to this executor"));
         };
-        self.tasks.insert(id.clone(), Running { kill_policy: info.kill_policy.clone(), killed: false, contained });
+        let check = if contained { None } else { Check::of(&info, &request.template.env, &self.sandbox) };
+        let kill_policy = info.kill_policy.clone();
+        let running = Running { kill_policy, killed: false, contained, check, checking: None, last: None };
+        self.tasks.insert(id.clone(), running);
         if let Err(error) = backend.launch(vec![request]).await {
             self.on_update(fail(&error.to_string()));
         }
@@ -214,9 +229,28 @@ impl Executor {
         if update.state == TaskState::Gone {
             self.tasks.remove(&update.id);
             self.idle = Instant::now();
+        } else if let Some(running) = self.tasks.get_mut(&update.id) {
+            if update.state == TaskState::Running
+                && let Some(check) = running.check.take()
+            {
+                running.checking = Some(check.start(update.id.clone(), self.found.clone()));
+            }
+            if running.checking.is_some() {
+                running.last = Some(update.clone());
+            }
         }
         if let Some(status) = task::status(&update, killed) {
             self.client.update(status);
+        }
+    }
+
+    /// What a command's health check has found.
+    fn on_health(&mut self, id: &TaskId, healthy: bool) {
+        let Some(running) = self.tasks.get(id).filter(|running| !running.killed) else { return };
+        let Some(last) = running.last.clone().filter(|last| last.state == TaskState::Running) else { return };
+        if let Some(status) = task::status(&TaskUpdate { healthy: Some(healthy), ..last }, false) {
+            let reason = Some(StatusReason::TaskHealthCheckStatusUpdated);
+            self.client.update(TaskStatus { reason, ..status });
         }
     }
 

@@ -86,7 +86,7 @@ pub(super) fn request(info: &TaskInfo, sandbox: &Path) -> Option<LaunchRequest> 
 }
 
 /// The command, byte for byte.
-fn command(given: &CommandInfo, in_image: bool) -> Option<Command> {
+pub(super) fn command(given: &CommandInfo, in_image: bool) -> Option<Command> {
     if given.shell.unwrap_or(true) {
         return given.value.clone().map(Command::Shell);
     }

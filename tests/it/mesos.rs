@@ -4,6 +4,7 @@ mod backend;
 mod client;
 mod failover;
 mod fake;
+mod faults;
 mod figures;
 mod fuzz;
 #[cfg(feature = "tls")]

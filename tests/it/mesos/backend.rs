@@ -8,7 +8,7 @@ use serde_json::Value;
 use crate::support::{Cluster, ClusterSpec, GENEROUS, Scratch, Setpoint, wait_until};
 
 /// A policy that holds as many sleeping tasks as its parameter says, from a file that the test writes.
-fn policy(n: u32, command: &str) -> String {
+pub(super) fn policy(n: u32, command: &str) -> String {
     format!(
         r#"return {{
   interval = "500ms",
@@ -21,18 +21,23 @@ fn policy(n: u32, command: &str) -> String {
 }
 
 fn run(scratch: &Scratch, cluster: &Cluster) -> Setpoint {
+    run_with(scratch, &cluster.list(), "st")
+}
+
+/// The policy `p` on the masters at that place, with that state folder.
+pub(super) fn run_with(scratch: &Scratch, masters: &str, state: &str) -> Setpoint {
     let config = scratch.path("setpoint.toml");
-    std::fs::write(&config, format!("[mesos]\nmaster = \"{}\"\n", cluster.list())).unwrap();
+    std::fs::write(&config, format!("[mesos]\nmaster = \"{masters}\"\n")).unwrap();
     let (config, policy, state) = (
         config.display().to_string(),
         scratch.path("p.lua").display().to_string(),
-        scratch.path("st").display().to_string(),
+        scratch.path(state).display().to_string(),
     );
     Setpoint::run(scratch, ["--config", &config, "--state-dir", &state, &policy])
 }
 
 /// The ids of the tasks that the master takes for alive, and that run; and the frameworks' ids.
-async fn on_master(cluster: &Cluster) -> Option<(BTreeSet<String>, BTreeSet<String>, BTreeSet<String>)> {
+pub(super) async fn on_master(cluster: &Cluster) -> Option<(BTreeSet<String>, BTreeSet<String>, BTreeSet<String>)> {
     let state = cluster.state().await?;
     let frameworks = state["frameworks"].as_array()?;
     let tasks = || frameworks.iter().filter_map(|framework| framework["tasks"].as_array()).flatten();
@@ -46,7 +51,7 @@ async fn ours(setpoint: &mut Setpoint) -> BTreeSet<String> {
 }
 
 /// Waits until so many run, and master and engine name the very same ones.
-async fn agree(cluster: &Cluster, setpoint: &mut Setpoint, n: usize) -> BTreeSet<String> {
+pub(super) async fn agree(cluster: &Cluster, setpoint: &mut Setpoint, n: usize) -> BTreeSet<String> {
     let began = Instant::now();
     loop {
         let ours = ours(setpoint).await;
@@ -69,7 +74,7 @@ async fn agree(cluster: &Cluster, setpoint: &mut Setpoint, n: usize) -> BTreeSet
 }
 
 /// The processes of a test's tasks: each runs `sleep` for a time of its own.
-fn sleepers(seconds: u32) -> usize {
+pub(super) fn sleepers(seconds: u32) -> usize {
     let wanted = format!("sleep\0{seconds}\0");
     let processes = std::fs::read_dir("/proc").unwrap().flatten();
     processes
@@ -185,4 +190,31 @@ async fn wrong_credentials_end_the_run_with_77() {
         (all.is_empty() && frameworks.is_empty()).then_some(())
     })
     .await;
+}
+
+/// A plain command's health check runs beside it, and is its readiness, both ways.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_health_of_a_command_is_its_readiness() {
+    let Some(cluster) = Cluster::start_new(ClusterSpec::default()).await else { return };
+    let scratch = Scratch::new();
+    let well = scratch.path("well");
+    // It needs the task's own environment to pass.
+    let check = format!(r#"test -e {} && test \"$COLOUR\" = red"#, well.display());
+    let words = format!(
+        r#"env = {{ COLOUR = "red" }}, ready = "healthy",
+    health = {{ command = "{check}", interval = "200ms", timeout = "10s", retries = 2, start_period = "200ms" }}, command"#
+    );
+    scratch.policy("p", &policy(1, "exec sleep 1000").replacen("command", &words, 1));
+    let mut setpoint = run(&scratch, &cluster);
+    agree(&cluster, &mut setpoint, 1).await;
+    let counts = |policy: &Value| (policy["tasks"]["running"].clone(), policy["tasks"]["in_flight"].clone());
+    let unwell = |policy: &Value| counts(policy) == (1.into(), 1.into());
+    setpoint.policy_until("p", "one that was never healthy is not ready", unwell).await;
+    scratch.write("well", "");
+    setpoint.running("p", 1).await;
+    std::fs::remove_file(&well).unwrap();
+    setpoint.policy_until("p", "one that is unhealthy is not ready", unwell).await;
+    scratch.write("well", "");
+    setpoint.running("p", 1).await;
+    setpoint.stop().await;
 }
