@@ -18,6 +18,9 @@ use crate::mesos::{HttpConfig, MesosError, Meter};
 /// Agents that are asked at the same time.
 const AT_ONCE: usize = 32;
 
+/// How long one may take: those that answer are not to wait for one that does not.
+const PATIENCE: Duration = Duration::from_secs(1);
+
 /// How long what agents say of their addresses holds for those that are known; one that is not is asked for at once.
 const ADDRESSES_FOR: Duration = Duration::from_secs(60);
 
@@ -73,11 +76,17 @@ impl Figures {
     }
 
     async fn ask(&self, agent: String, url: reqwest::Url) -> Option<(String, Vec<Usage>)> {
-        let told = self.operator.statistics(&url).await;
-        let told = told.inspect_err(|error| {
-            tracing::debug!(agent, error = %error, "an agent does not tell what its tasks use");
-        });
-        Some((agent, told.ok()?))
+        match tokio::time::timeout(PATIENCE, self.operator.statistics(&url)).await {
+            Ok(Ok(usages)) => Some((agent, usages)),
+            Ok(Err(error)) => {
+                tracing::debug!(agent, error = %error, "an agent does not tell what its tasks use");
+                None
+            }
+            Err(_) => {
+                tracing::debug!(agent, "an agent is too slow to tell what its tasks use");
+                None
+            }
+        }
     }
 
     async fn addresses(

@@ -47,6 +47,9 @@ pub(crate) const NAME: &str = "mesos";
 /// A week: longer than any outage that tasks should not survive.
 pub const FAILOVER_TIMEOUT: Duration = Duration::from_secs(7 * 86_400);
 
+/// How long agents are asked for figures at most: less than the engine's patience.
+const AGENTS_FOR: Duration = Duration::from_millis(1500);
+
 /// What the backend needs to know.
 #[derive(Clone, Debug)]
 pub struct MesosConfig {
@@ -207,13 +210,12 @@ impl TaskBackend for MesosBackend {
         if let Some(figures) = &self.figures
             && let Some((leader, framework)) = leader
         {
-            let read = figures.read(&leader, &framework, &elsewhere).await;
-            stats.extend(
-                read.map_err(|error| BackendError::Unavailable {
-                    backend: NAME.to_owned(),
-                    message: error.to_string(),
-                })?,
-            );
+            // What our executors told is as good without it.
+            match tokio::time::timeout(AGENTS_FOR, figures.read(&leader, &framework, &elsewhere)).await {
+                Ok(Ok(read)) => stats.extend(read),
+                Ok(Err(error)) => tracing::debug!(error = %error, "where agents answer is not known"),
+                Err(_) => tracing::debug!("agents are too slow to tell what their tasks use"),
+            }
         }
         Ok(stats)
     }
