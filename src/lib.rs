@@ -12,6 +12,7 @@
 //! - [`backend::TaskBackend`]: where tasks run; bring your own, or take [`backend::local::LocalBackend`].
 //! - [`core::decide::decide`]: the one pure function behind every decision, usable by itself.
 //! - [`script::ScriptHost`]: policies as functions, without a loop.
+//! - [`log::DecisionLog`]: every decision with all that it depended on, to be explained and made again.
 //!
 //! # The engine in a program
 //!
@@ -90,6 +91,7 @@ pub mod core;
 pub mod executor;
 #[cfg(feature = "http")]
 pub mod http;
+pub mod log;
 #[cfg(feature = "mesos")]
 pub mod mesos;
 pub mod runtime;

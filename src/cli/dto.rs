@@ -36,6 +36,7 @@ pub(crate) struct Policy {
     pub(crate) setpoint: Option<f64>,
     pub(crate) tasks: Tasks,
     pub(crate) decision: Option<Decision>,
+    pub(crate) acted: i64,
     pub(crate) paused: Option<Operator>,
     #[serde(rename = "override")]
     pub(crate) bounds_override: Option<Operator>,
@@ -89,6 +90,7 @@ pub(crate) struct Ended {
 pub(crate) struct Sample {
     pub(crate) kind: String,
     pub(crate) value: Option<f64>,
+    pub(crate) age_seconds: Option<f64>,
     /// What went wrong, for an error.
     pub(crate) message: Option<String>,
 }
@@ -111,6 +113,7 @@ pub(crate) struct Tasks {
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
 pub(crate) struct Decision {
+    pub(crate) desired: u32,
     pub(crate) raw: i64,
     pub(crate) adjustment: i64,
     pub(crate) reasons: Vec<Reason>,

@@ -104,6 +104,7 @@ fn http_config(config: &HostConfig) -> HttpConfig {
 fn engine_config(plan: Plan) -> Result<EngineConfig, CliError> {
     let config = plan.config;
     Ok(EngineConfig {
+        decision_log: host::decision_log(&config),
         backends: backends(&config)?,
         #[cfg(feature = "docker")]
         containers: Some(super::docker::containers(&config)?),

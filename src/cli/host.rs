@@ -5,6 +5,7 @@ use std::ffi::OsString;
 use std::path::Path;
 
 use setpoint::config::{self, HostConfig, Origin, ParamKey, Params, Setting, Settings};
+use setpoint::log::{LogConfig, LogError};
 use setpoint::runtime::store::StoreError;
 use setpoint::runtime::{StartError, check_params};
 use setpoint::script::error::ScriptErrorKind;
@@ -55,6 +56,28 @@ pub(crate) fn flags(args: &ConfigArgs, sets: &[Set]) -> Settings {
 /// One flag's setting, when the flag is there.
 pub(crate) fn flag<T>(name: &'static str, value: Option<T>) -> Option<Setting<T>> {
     value.map(|value| Setting::new(value, Origin::Flag(name)))
+}
+
+/// The decision log that the configuration speaks of.
+pub(crate) fn decision_log(config: &HostConfig) -> Option<LogConfig> {
+    let said = &config.decision_log;
+    let in_state = || config.state_dir.as_ref().map(|dir| dir.join(setpoint::log::FOLDER));
+    let folder = said.folder.clone().or_else(in_state).filter(|_| said.enabled != Some(false))?;
+    let mut log = LogConfig::new(folder);
+    log.max_size = said.max_size.map_or(log.max_size, |bytes| bytes as u64);
+    log.max_age = said.max_age.unwrap_or(log.max_age);
+    log.keep = said.keep.unwrap_or(log.keep);
+    Some(log)
+}
+
+/// A decision log that cannot be used.
+pub(crate) fn log(error: &LogError) -> CliError {
+    match error {
+        LogError::Locked(_) => chained(Exit::Unavailable, error).hint("each setpoint needs a decision log of its own"),
+        LogError::NoLog(_) => chained(Exit::Usage, error)
+            .hint("`run --state-dir DIR` keeps one in DIR/decisions; `[decision_log] folder` names another place"),
+        _ => chained(Exit::Io, error),
+    }
 }
 
 /// One `--set`: of which policies, and to what.
@@ -139,6 +162,7 @@ pub(crate) fn not_started(error: StartError) -> CliError {
             wrong_policies(&errors).hint("nothing was launched; `setpoint check` says the same")
         }
         StartError::Store(error) => store(error),
+        StartError::Log(error) => log(&error),
         StartError::EmptyFolder(_) => chained(Exit::Config, &error),
         StartError::DuplicateName { .. } => chained(Exit::Config, &error).hint("rename one of the files"),
         StartError::UnknownParam { .. } => {

@@ -21,6 +21,7 @@ mod eval;
 #[cfg(feature = "mesos")]
 mod executor;
 pub(crate) mod exit;
+mod explain;
 mod files;
 mod host;
 mod init;
@@ -34,6 +35,7 @@ mod overrides;
 mod pause;
 mod policies;
 mod reload;
+mod replay;
 mod resume;
 mod rows;
 mod run;
@@ -121,6 +123,12 @@ enum Verb {
     /// Search values of a policy's control settings on a load.
     #[command(after_help = simulate::tune::EXAMPLES)]
     Tune(simulate::tune::Args),
+    /// Say in words why a policy did, or did not, scale.
+    #[command(after_help = explain::EXAMPLES)]
+    Explain(explain::Args),
+    /// Make recorded decisions again, and compare.
+    #[command(after_help = replay::EXAMPLES)]
+    Replay(replay::Args),
     /// Write a first policy with its spec and editor settings.
     #[command(after_help = init::EXAMPLES)]
     Init(init::Args),
@@ -199,6 +207,8 @@ async fn async_verb(verb: &Verb, globals: &Globals, screen: &Screen) -> Result<u
         Verb::Eval(args) => eval::run(args, globals).await?,
         Verb::Simulate(args) => simulate::run(args).await?,
         Verb::Tune(args) => simulate::tune::run(args).await?,
+        Verb::Explain(args) => explain::run(args).await?,
+        Verb::Replay(args) => replay::run(args).await?,
         Verb::Policies(args) => policies::run(args, globals).await?,
         Verb::Status(args) => status::run(args, globals).await?,
         Verb::Pause(args) => pause::run(args).await?,

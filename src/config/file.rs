@@ -66,6 +66,7 @@ fn top(document: &mut Document<'_>, table: &DeTable<'_>, base: &Path) -> Setting
     let secrets = top.table("secrets");
     let budget = top.table("budget");
     let local = top.table("local");
+    let decision_log = top.table("decision_log");
     let http = top.table("http");
     let services = top.table("services");
     let swarm = top.table("swarm");
@@ -101,6 +102,15 @@ fn top(document: &mut Document<'_>, table: &DeTable<'_>, base: &Path) -> Setting
         settings.ports = section.get("ports", ports);
         settings.log_max = section.get("log_max", size);
         settings.log_keep = section.get("log_keep", |value| whole(value, 0..=1_000_000));
+        section.finish();
+    }
+    if let Some(table) = decision_log {
+        let mut section = Section::new(document, "decision_log", table);
+        settings.decision_log = section.get("enabled", boolean);
+        settings.decision_log_folder = section.get("folder", |value| path(value, base));
+        settings.decision_log_max_size = section.get("max_size", size);
+        settings.decision_log_max_age = section.get("max_age", duration);
+        settings.decision_log_keep = section.get("keep", |value| whole(value, 1..=1_000_000));
         section.finish();
     }
     if let Some(table) = docker {

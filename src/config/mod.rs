@@ -39,6 +39,9 @@ pub const FILE_NAME: &str = "setpoint.toml";
 /// A log that is rotated at fewer bytes than these is hardly one.
 const LEAST_LOG: usize = 4 << 10;
 
+/// A file of decisions is read as a whole.
+const MOST_DECISIONS: usize = 1 << 30;
+
 /// Where the API listens by default, and where clients look for it.
 pub const DEFAULT_LISTEN: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 8080);
 
@@ -75,6 +78,8 @@ pub struct HostConfig {
     pub log_max: Option<usize>,
     /// How many logs of ended local tasks are kept for each policy; none leaves it to the backend.
     pub log_keep: Option<usize>,
+    /// The decision log.
+    pub decision_log: DecisionLogConfig,
     /// Container engines.
     pub docker: DockerConfig,
     /// The Mesos cluster.
@@ -93,6 +98,21 @@ pub struct HostConfig {
     pub origins: BTreeMap<&'static str, Origin>,
     /// What is legal and probably not meant.
     pub warnings: Vec<Problem>,
+}
+
+/// Where decisions are recorded, and how many; what is none is left to the log.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct DecisionLogConfig {
+    /// Whether they are. Unless this or the folder says so, they are when there is a state folder.
+    pub enabled: Option<bool>,
+    /// Where; none is in the state folder.
+    pub folder: Option<PathBuf>,
+    /// Bytes from which on a file is closed.
+    pub max_size: Option<usize>,
+    /// Age from which on it is.
+    pub max_age: Option<Duration>,
+    /// How many files are kept.
+    pub keep: Option<usize>,
 }
 
 /// A budget over all policies.
@@ -193,6 +213,7 @@ pub fn build(settings: Settings, vars: &BTreeMap<String, String>) -> Result<Host
     let warnings = warn(&settings, &place);
     let docker = docker::build(&settings, vars, &mut problems);
     let mesos = mesos::build(&settings, vars, &mut problems);
+    let decision_log = build_decision_log(&settings, &mut problems);
     let token = settings.token.and_then(|token| match read_token(&token.value, vars) {
         Ok(text) => Some(Token(text.into())),
         Err(message) => {
@@ -270,6 +291,7 @@ pub fn build(settings: Settings, vars: &BTreeMap<String, String>) -> Result<Host
         ports: value(settings.ports),
         log_max: value(settings.log_max),
         log_keep: value(settings.log_keep),
+        decision_log,
         docker,
         mesos,
         token,
@@ -280,6 +302,35 @@ pub fn build(settings: Settings, vars: &BTreeMap<String, String>) -> Result<Host
         origins,
         warnings,
     })
+}
+
+/// Checks what is said of the decision log.
+fn build_decision_log(settings: &Settings, problems: &mut Vec<Problem>) -> DecisionLogConfig {
+    if let Some(Setting { value, from }) = &settings.decision_log_max_size
+        && !(LEAST_LOG..=MOST_DECISIONS).contains(value)
+    {
+        let message = format!("`decision_log.max_size`: expected from 4KiB to 1GiB, got {value} bytes");
+        problems.push(Problem::new(from.to_string(), message));
+    }
+    if let Some(Setting { value, from }) = &settings.decision_log_max_age
+        && value.is_zero()
+    {
+        problems.push(Problem::new(from.to_string(), "`decision_log.max_age`: expected more than nothing, got 0s"));
+    }
+    let enabled = value(settings.decision_log.clone());
+    if enabled == Some(true) && settings.decision_log_folder.is_none() && settings.state_dir.is_none() {
+        let place = settings.decision_log.as_ref().map(|setting| setting.from.to_string()).unwrap_or_default();
+        let message = "`decision_log.enabled`: decisions can be recorded in a folder only, and there is none";
+        let hint = "set `folder` in `[decision_log]`, or a state folder".to_owned();
+        problems.push(Problem::new(place, message).with_hint(Some(hint)));
+    }
+    DecisionLogConfig {
+        enabled,
+        folder: value(settings.decision_log_folder.clone()),
+        max_size: value(settings.decision_log_max_size.clone()),
+        max_age: value(settings.decision_log_max_age.clone()),
+        keep: value(settings.decision_log_keep.clone()),
+    }
 }
 
 fn value<T>(setting: Option<Setting<T>>) -> Option<T> {

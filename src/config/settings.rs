@@ -209,6 +209,16 @@ settings! {
     log_max = "local.log_max": usize,
     /// How many logs of ended local tasks are kept for each policy.
     log_keep = "local.log_keep": usize,
+    /// Whether decisions are recorded.
+    decision_log = "decision_log.enabled": bool,
+    /// Where they are.
+    decision_log_folder = "decision_log.folder": PathBuf,
+    /// Bytes from which on a file of them is closed.
+    decision_log_max_size = "decision_log.max_size": usize,
+    /// Age from which on it is.
+    decision_log_max_age = "decision_log.max_age": Duration,
+    /// How many files are kept.
+    decision_log_keep = "decision_log.keep": usize,
     /// The container engine's address.
     docker_host = "docker.host": String,
     /// The folder with its certificates.

@@ -48,6 +48,13 @@ ports = "31000-32000"
 log_max = "1MiB"
 log_keep = 3
 
+[decision_log]
+enabled = true
+folder = "past"
+max_size = "1MiB"
+max_age = "1h"
+keep = 5
+
 [http]
 token = { env = "MY_TOKEN" }
 hosts = ["scale.example.org"]
@@ -90,6 +97,10 @@ fn every_key_of_the_file_arrives() {
     assert_eq!(config.budget, Some(Budget { changes: 20, per: Duration::from_secs(60) }));
     assert_eq!(config.ports, Some(31_000..=32_000));
     assert_eq!((config.log_max, config.log_keep), (Some(1 << 20), Some(3)));
+    let decisions = &config.decision_log;
+    assert_eq!((decisions.enabled, decisions.max_size, decisions.keep), (Some(true), Some(1 << 20), Some(5)));
+    assert_eq!(decisions.max_age, Some(Duration::from_secs(3600)));
+    assert!(decisions.folder.as_ref().is_some_and(|folder| folder.ends_with("past")));
     assert_eq!(config.token.as_ref().map(Token::reveal), Some("abc"));
     assert_eq!(format!("{:?}", config.token), "Some(Token(…))");
     assert_eq!(config.hosts, ["scale.example.org"]);

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::backend::Backend;
+use crate::log::{LogConfig, LogError};
 use crate::script::{Limits, Permissions, ScriptError};
 
 use super::store::StoreError;
@@ -33,6 +34,8 @@ pub struct EngineConfig {
     pub state_dir: Option<PathBuf>,
     /// Nothing is carried out.
     pub dry_run: bool,
+    /// Where every decision is recorded; none records none.
+    pub decision_log: Option<LogConfig>,
     /// With a state folder: stop the tasks on the way out all the same.
     pub stop_tasks: bool,
     /// End the run as soon as one policy ends by `stop` or `max_failures`.
@@ -63,6 +66,7 @@ impl Default for EngineConfig {
             param_origins: BTreeMap::new(),
             state_dir: None,
             dry_run: false,
+            decision_log: None,
             stop_tasks: false,
             exit_on_stop: false,
             budget: None,
@@ -161,6 +165,9 @@ pub enum StartError {
     /// The state folder.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// The decision log.
+    #[error(transparent)]
+    Log(#[from] LogError),
     /// Threads could not be started.
     #[error("cannot start the script threads")]
     Threads(#[source] std::io::Error),

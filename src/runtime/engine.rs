@@ -12,6 +12,7 @@ use tokio::task::JoinHandle;
 use crate::backend::Backend;
 use crate::core::ledger::{Ledger, Task};
 use crate::core::model::PolicyName;
+use crate::log::DecisionLog;
 use crate::script::{LoadedFile, Param, ScriptError, ScriptHost};
 
 use super::backend_worker::{BackendWorker, QUEUE, Queues};
@@ -71,6 +72,8 @@ impl Engine {
         let declared = loaded.iter().map(|(source, file, _)| (source.name.as_str(), file.params.as_slice()));
         check_params(config.params.keys(), declared, &config.param_origins)?;
 
+        let log = config.decision_log.clone().map(DecisionLog::open).transpose()?;
+
         let (events, inbox) = mpsc::channel(INBOX);
         let (update_sender, updates) = mpsc::channel(INBOX);
         let (command_sender, commands) = mpsc::channel(256);
@@ -83,6 +86,7 @@ impl Engine {
         let mut control_loop = Loop::new(LoopParts {
             host,
             store,
+            log,
             clock: Clock::start(stored.clock),
             queues: start_workers(&config.backends, &events),
             backends: config.backends,

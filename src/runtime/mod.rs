@@ -21,6 +21,7 @@ mod policy;
 pub mod record;
 pub mod store;
 mod ticker;
+mod trail;
 pub mod view;
 mod watch;
 

@@ -18,7 +18,7 @@ use std::time::{Duration, SystemTime};
 
 use tokio::time::Instant;
 
-use crate::core::decide::shape_key;
+use crate::core::decide::{settle, shape_key};
 use crate::core::decision::{Bounds, Decision, InFlight, PolicyState};
 use crate::core::intent::By;
 use crate::core::ledger::{Ledger, Rules};
@@ -31,6 +31,7 @@ use crate::script::{Ctx, Hook, LoadedPolicy, Param, PolicyScript, ScriptError, T
 use super::clock::JumpDetector;
 use super::counted::Counted;
 use super::record::{Ended, Override, Pause, PolicyRecord};
+use super::trail::Trail;
 use super::view::{PolicySnapshot, ScriptView};
 
 /// Where a policy is in its tick.
@@ -186,6 +187,8 @@ pub(crate) struct Policy {
     pub(crate) script_state: Option<String>,
     /// The law, effect and kind that the state belongs to.
     pub(crate) shape: String,
+    /// What the decision log is told of it.
+    pub(crate) trail: Trail,
 }
 
 impl Policy {
@@ -238,6 +241,7 @@ impl Policy {
             aged: false,
             script_state: record.script_state,
             shape: record.shape,
+            trail: Trail::default(),
         }
     }
 
@@ -278,6 +282,7 @@ impl Policy {
             self.state.reset_law();
         }
         self.shape = shape;
+        self.trail.restart();
         self.rules = Rules::from(&**spec);
         if self.active.is_none() || self.interval < spec.interval.min || spec.interval.max < self.interval {
             self.interval = spec.interval.min;
@@ -480,6 +485,12 @@ impl Policy {
             backed_off: self.ledger.backed_off(now).is_some(),
             by,
         })
+    }
+
+    /// Takes in what was carried out of a decision: its state and the log's.
+    pub(crate) fn settle(&mut self, at: Timestamp, launched: u32, killed: u32, to_min: u32) {
+        settle(&mut self.state, at, launched, killed, to_min);
+        self.trail.settled(at, launched, killed, to_min);
     }
 
     /// Which tasks go: the named ones, and `n` more in the order that `victims` gave, then in the default order.

@@ -55,6 +55,11 @@ const CONFINED: &[Confined] = &[
         because: "what is durable is `runtime::record`; how it is kept is the store's business alone",
     },
     Confined {
+        names: &["rmp_serde", "crc32fast"],
+        to: &["src/log"],
+        because: "how the decision log is written is its own business",
+    },
+    Confined {
         names: &["std::env"],
         // A secret's variable is named by the operator's configuration and read when a script first uses it.
         to: &["src/cli", "src/main.rs", "src/script/api/secret.rs"],
@@ -120,8 +125,13 @@ const WALLS: &[Wall] = &[
     },
     Wall {
         folder: "src/runtime",
-        may_name: &["core", "script", "backend", "container", "mesos", "config", "runtime", "telemetry"],
+        may_name: &["core", "script", "backend", "container", "mesos", "config", "log", "runtime", "telemetry"],
         because: "the engine must run without the API and the command line, inside another program",
+    },
+    Wall {
+        folder: "src/log",
+        may_name: &["core", "log"],
+        because: "it records what was decided and calls the deciding function again; who decides is not its business",
     },
     Wall {
         folder: "src/services",

@@ -16,6 +16,8 @@ mod hostile;
 mod http;
 mod laws;
 mod local;
+#[cfg(feature = "cli")]
+mod log;
 #[cfg(all(feature = "docker", feature = "http"))]
 mod memcached;
 #[cfg(feature = "mesos")]

@@ -9,7 +9,6 @@ use std::time::{Duration, SystemTime};
 use tokio::time::Instant;
 
 use crate::backend::{Backend, LaunchRequest, Standing};
-use crate::core::decide::settle;
 use crate::core::decision::Decision;
 use crate::core::intent::By;
 use crate::core::ledger::Task;
@@ -57,7 +56,7 @@ impl Loop {
         // The timers move before the intents are recorded, so that both are in the same write: a crash in between must
         // not forget a cooldown that the launch has started.
         let killed = cancelled + victims.len() as u32;
-        settle(&mut policy.state, at, plan.launched(), killed, decision.to_min);
+        policy.settle(at, plan.launched(), killed, decision.to_min);
         let mut launched = 0;
         for launch in &plan.launches {
             let n = self.launch(key, launch.n, launch.template.clone(), launch.by);

@@ -16,7 +16,6 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use crate::backend::{Backend, BackendError, CountBackend, CountStatus, CountWorkload, TaskUpdate};
-use crate::core::decide::settle;
 use crate::core::decision::{Decision, Detail, Guard, Reason};
 use crate::core::intent::By;
 use crate::core::ledger::Task;
@@ -393,7 +392,7 @@ impl Loop {
         }
         let desired = counted.desired().unwrap_or(0);
         if 0 < up || 0 < down {
-            settle(&mut policy.state, at, up, down, decision.to_min);
+            policy.settle(at, up, down, decision.to_min);
             if !self.intend(key, &name, desired.saturating_add(up).saturating_sub(down)) {
                 (up, down) = (0, 0);
             }

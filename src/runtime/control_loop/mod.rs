@@ -29,6 +29,7 @@ use tokio::time::Instant;
 use crate::backend::{Backend, TaskUpdate};
 use crate::core::model::{PolicyName, TaskId};
 use crate::core::time::Timestamp;
+use crate::log::DecisionLog;
 use crate::script::ScriptHost;
 
 use super::backend_worker::{BackendRequest, Queues, Work};
@@ -59,6 +60,7 @@ const LAG_BOUNDS: [f64; 10] = [0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.5, 
 pub(crate) struct LoopParts {
     pub(crate) host: ScriptHost,
     pub(crate) store: Option<Store>,
+    pub(crate) log: Option<DecisionLog>,
     pub(crate) clock: Clock,
     pub(crate) backends: BTreeMap<String, Backend>,
     pub(crate) queues: Queues,
@@ -98,6 +100,7 @@ pub(crate) enum BackendState {
 pub(crate) struct Loop {
     host: ScriptHost,
     store: Option<Store>,
+    log: Option<DecisionLog>,
     clock: Clock,
     backends: BTreeMap<String, Backend>,
     backend_states: BTreeMap<String, BackendState>,
@@ -154,6 +157,7 @@ impl Loop {
         Self {
             host: parts.host,
             store: parts.store,
+            log: parts.log,
             clock: parts.clock,
             backends: parts.backends,
             backend_states,

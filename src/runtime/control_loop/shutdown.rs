@@ -100,6 +100,11 @@ impl Loop {
                 tracing::error!(backend = %name, "the backend did not let go in {STOP_GRACE:?}");
             }
         }
+        if let Some(log) = self.log.take()
+            && let Err(error) = tokio::task::spawn_blocking(move || log.close()).await
+        {
+            tracing::error!(error = %error, "the end of the decision log may be missing");
+        }
         if let Some(store) = self.store.take() {
             match tokio::task::spawn_blocking(move || store.close()).await {
                 Ok(Ok(())) => {}

@@ -5,13 +5,14 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::core::decide::{Config, decide, settle};
+use crate::core::decide::{Config, decide};
 use crate::core::decision::{Decision, Detail, Guard, Observation, PolicyState, Reason};
 use crate::core::intent::{By, Intent};
 use crate::core::interval::next_interval;
 use crate::core::model::{PolicyName, Sample, TaskId};
 use crate::core::plan::{Plan, plan};
 use crate::core::policy::PolicySpec;
+use crate::log::DecisionLog;
 use crate::script::{Acted, Hook, Mode, Observed, ScriptError};
 
 use super::super::event::Event;
@@ -156,7 +157,8 @@ impl Loop {
     ) {
         let budget = self.budget_left();
         let dry_run = self.settings.dry_run;
-        let at = self.clock.now();
+        let (at, wall) = (self.clock.now(), self.clock.wall());
+        let epoch = self.log.as_ref().map(DecisionLog::epoch);
         let Some(policy) = self.policy(key) else { return };
         let Some(spec) = policy.spec().cloned() else { return };
         let observation = Observation {
@@ -172,8 +174,12 @@ impl Loop {
             paused: policy.paused.is_some(),
             dry_run,
         };
+        let keyframe = epoch.and_then(|epoch| policy.trail.keyframe(epoch, key, &policy.state));
         let (decision, state) = decide(&Config::from(&*spec), std::mem::take(&mut policy.state), &observation);
         policy.state = state;
+        if epoch.is_some() {
+            policy.begin_trail(keyframe, wall, &observation, &decision);
+        }
         if budget.is_some() {
             let n = u32::try_from(decision.adjustment.unsigned_abs()).unwrap_or(u32::MAX);
             self.reserved.insert(key, n.saturating_sub(decision.to_min));
@@ -301,7 +307,7 @@ impl Loop {
         if accepted != 0 {
             policy.external.accepted.push_back((at, signed));
             let (launched, killed) = if 0 < signed { (accepted, 0) } else { (0, accepted) };
-            settle(&mut policy.state, at, launched, killed, decision.to_min);
+            policy.settle(at, launched, killed, decision.to_min);
             self.spend(accepted);
         }
         self.conclude(key, decision);
@@ -313,6 +319,7 @@ impl Loop {
         let Some(policy) = self.policy(key) else { return };
         let Some(spec) = policy.spec().cloned() else { return };
         let Some(situation) = policy.situation(adjustment, by, at) else { return };
+        policy.trail.asked(intents);
         let plan = plan(&situation, intents, |id| policy.is_alive(id));
         let waiting = situation.counts.waiting;
         if spec.hooks.victims && waiting < plan.kills && policy.own_count().is_none() {
@@ -366,6 +373,14 @@ impl Loop {
         if news {
             log_decision(&policy.name, &decision, policy.acted);
         }
+        if let Some(entry) = policy.trail.finish(&decision, policy.acted)
+            && let Some(log) = &self.log
+            && !log.submit(entry)
+            && let Some(policy) = self.policy(key)
+        {
+            policy.trail.restart();
+        }
+        let Some(policy) = self.policy(key) else { return };
         policy.decision = Some(Arc::new(decision));
         let before = policy.interval;
         policy.interval = next_interval(&spec.interval, before, policy.acted != 0);
