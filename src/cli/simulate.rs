@@ -1,13 +1,15 @@
 //! `setpoint simulate`: policies against a recorded or made-up load, under a virtual clock.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use setpoint::config::ParamKey;
+use setpoint::core::decision::Observation;
 use setpoint::core::model::PolicyName;
+use setpoint::log::{Item, Log};
 use setpoint::script::{Content, LoadedPolicy};
-use setpoint::sim::{self, Report, Scripted, Setup};
+use setpoint::sim::{self, Past, Recorded, Report, Scripted, Setup};
 
 use super::exit::{CliError, Exit};
 use super::host::{self, Loader, Set};
@@ -31,6 +33,15 @@ pub(crate) struct Args {
 
     #[command(flatten)]
     world: WorldArgs,
+
+    /// Run on the samples and targets of this decision log, as they were, instead of asking the policy's functions: its
+    /// law, guards and actions over a recorded past.
+    #[arg(long, value_name = "LOG")]
+    from_log: Option<PathBuf>,
+
+    /// Whose decisions of the log; the policy's own name unless given.
+    #[arg(long, value_name = "POLICY", requires = "from_log")]
+    name: Option<String>,
 
     /// Run with these laws instead of the policy's own, one after the other.
     #[arg(long, value_name = "LAW,…", value_delimiter = ',')]
@@ -65,6 +76,7 @@ Examples:
   setpoint simulate web.lua --trace requests.csv --rate-per-task 40 --startup 30s --metric-lag 15s
   setpoint simulate queue.lua --load square --low 10 --high 200 --period 10m --for 2h --queue --rate-per-task 5
   setpoint simulate web.lua --trace requests.csv --rate-per-task 40 --compare proportional,relay
+  setpoint simulate web.lua --from-log /var/lib/setpoint --startup 30s --compare adaptive,ratio
   setpoint simulate web.lua --trace requests.csv --outage refused=10m..12m --plot run.svg";
 
 /// One run: which, and what came of it.
@@ -82,6 +94,9 @@ pub(crate) async fn run(args: &Args) -> Result<Exit, CliError> {
     let files = sources::files(&sources::resolve(&args.paths)?)?;
     let loader = Loader::new(&args.config, &args.set)?;
     let setup = args.world.setup()?;
+    if args.from_log.is_some() && args.world.has_load() {
+        return Err(CliError::new(Exit::Usage, "--from-log is a past of its own, and takes no --trace and no --load"));
+    }
     let mut runs = Vec::new();
     let laws: Vec<Option<&str>> =
         if args.compare.is_empty() { vec![None] } else { args.compare.iter().map(|law| Some(law.as_str())).collect() };
@@ -89,7 +104,13 @@ pub(crate) async fn run(args: &Args) -> Result<Exit, CliError> {
         for law in &laws {
             let control = control(&args.control, *law);
             let policy = load(&loader, file, control).await?;
-            runs.push(simulate(&file.name, &policy, &setup)?);
+            runs.push(match &args.from_log {
+                Some(log) => {
+                    let (past, setup) = recorded(args, log, &file.name, &setup)?;
+                    simulate(&file.name, &policy, &setup, Some(past))?
+                }
+                None => simulate(&file.name, &policy, &setup, None)?,
+            });
         }
     }
     if let (Some(path), Some(last)) = (&args.plot, runs.last()) {
@@ -116,19 +137,57 @@ async fn load(loader: &Loader, file: &PolicyFile, control: Vec<(String, String)>
     }
 }
 
-fn simulate(name: &str, policy: &LoadedPolicy, setup: &Setup) -> Result<Ran, CliError> {
+/// What was observed for a policy, and the set-up that goes with it: as long, and with as many tasks at the start.
+fn recorded(args: &Args, path: &Path, file: &str, setup: &Setup) -> Result<(Vec<Past>, Setup), CliError> {
+    let name = args.name.as_deref().unwrap_or(file);
+    let log = Log::find(path).map_err(|error| host::log(&error))?;
+    let (mut past, mut first, mut refused) = (Vec::<Past>::new(), None, 0_u64);
+    log.read(|item| {
+        let Item::Decision { entry, .. } = item else { return };
+        if entry.policy.name.as_str() != name || entry.policy.shadow.is_some() {
+            return;
+        }
+        let (began, _) = *first.get_or_insert((entry.wall, entry.observation.counts.desired()));
+        let at = entry.wall.duration_since(began).ok();
+        match at.filter(|at| past.last().is_none_or(|last| last.at <= *at)) {
+            Some(at) => {
+                let Observation { sample, setpoint, scripted, .. } = entry.observation;
+                past.push(Past { at, sample, setpoint, scripted });
+            }
+            // The wall clock went back.
+            None => refused += 1,
+        }
+    })
+    .map_err(|error| host::log(&error))?;
+    let (Some(last), Some((_, desired))) = (past.last(), first) else {
+        return Err(CliError::new(Exit::Usage, format!("there is no decision of `{name}` in `{}`", path.display()))
+            .hint("--name says whose decisions are the past"));
+    };
+    if 0 < refused {
+        tracing::warn!(refused, "decisions made while the wall clock went back were left out");
+    }
+    let duration = args.world.until().unwrap_or(last.at.max(Duration::from_secs(1)));
+    Ok((past, Setup { duration, start: setup.start.or(Some(desired)), ..setup.clone() }))
+}
+
+fn simulate(name: &str, policy: &LoadedPolicy, setup: &Setup, past: Option<Vec<Past>>) -> Result<Ran, CliError> {
     let direct = policy
         .script
         .direct()
         .ok_or_else(|| CliError::new(Exit::Bug, format!("the functions of `{name}` cannot be called directly")))?;
     let setup = Setup { name: PolicyName::from(name), ..setup.clone() };
     let (mut rows, mut error) = (Vec::new(), None);
-    let report = sim::run(&policy.spec, &setup, &mut Scripted::new(direct), |tick| {
+    let watch = |tick: &sim::Tick<'_>| {
         rows.push(Row::of(tick));
         if error.is_none() {
             error = tick.errors.first().map(setpoint::script::ScriptError::report);
         }
-    });
+    };
+    let mut script = Scripted::new(direct);
+    let report = match past {
+        Some(past) => sim::run(&policy.spec, &setup, &mut Recorded::new(past, script), watch),
+        None => sim::run(&policy.spec, &setup, &mut script, watch),
+    };
     Ok(Ran { policy: name.to_owned(), law: policy.spec.control.law.name().to_owned(), report, rows, error })
 }
 

@@ -8,7 +8,7 @@
 //!
 //! Decision, settling, plan and ledger are the control loop's own; what is made up is time, the load, how long tasks
 //! take, and what goes wrong. The policy's functions come in through [`Functions`]: Rust closures here
-//! ([`Closures`]), the script's in `setpoint simulate` ([`Scripted`]).
+//! ([`Closures`]), the script's in `setpoint simulate` ([`Scripted`]), or a recorded past ([`Recorded`]).
 //!
 //! Invariants: the same set-up and seed give the same run to the byte (no clock is read, no hash order looked at, each
 //! source of chance has its own stream); nothing outside the process is touched.
@@ -18,6 +18,7 @@ mod fault;
 mod load;
 mod plant;
 mod random;
+mod recorded;
 mod report;
 mod run;
 mod scripted;
@@ -36,6 +37,7 @@ pub use clairvoyant::{needed, with_startup};
 pub use fault::{Outage, OutageKind};
 pub use load::{Load, Shape, TraceError};
 pub use plant::{Plant, Reading};
+pub use recorded::{Past, Recorded};
 pub use report::Report;
 pub use run::run;
 pub use scripted::Scripted;

@@ -88,7 +88,7 @@ pub(crate) async fn run(args: &Args) -> Result<Exit, CliError> {
     let mut weights =
         Weights::from([("hours".to_owned(), 1.0), ("minutes".to_owned(), 1.0), ("changes".to_owned(), 0.01)]);
     weights.extend(args.weights.iter().cloned());
-    let as_is = simulate(&file.name, &load(&loader, file, Vec::new()).await?, &setup)?;
+    let as_is = simulate(&file.name, &load(&loader, file, Vec::new()).await?, &setup, None)?;
     if let Some(error) = as_is.error {
         return Err(CliError::new(Exit::Config, format!("the policy fails in the simulation:\n{error}")));
     }
@@ -99,7 +99,7 @@ pub(crate) async fn run(args: &Args) -> Result<Exit, CliError> {
         let reach = f64::from(args.tries - n) / f64::from(args.tries);
         let at = draw(&args.vary, best.as_deref(), reach, &mut random);
         let policy = load(&loader, file, settings(&args.vary, &at)).await?;
-        let report = simulate(&file.name, &policy, &setup)?.report;
+        let report = simulate(&file.name, &policy, &setup, None)?.report;
         tries.push(Try { at, cost: cost(&report, &weights), report });
         tries.sort_by(|a, b| a.cost.total_cmp(&b.cost));
     }

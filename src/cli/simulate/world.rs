@@ -126,6 +126,16 @@ pub(super) struct WorldArgs {
 }
 
 impl WorldArgs {
+    /// Whether a load was asked for.
+    pub(super) const fn has_load(&self) -> bool {
+        self.trace.is_some() || self.load.is_some()
+    }
+
+    /// When to end, where that was said.
+    pub(super) const fn until(&self) -> Option<Duration> {
+        self.until
+    }
+
     /// The set-up that the flags ask for.
     pub(super) fn setup(&self) -> Result<Setup, CliError> {
         let usage = |text: &str| CliError::new(Exit::Usage, text);
