@@ -54,10 +54,12 @@ impl Drop for Child {
     }
 }
 
-const VERBS: [&str; 13] = [
+const VERBS: [&str; 15] = [
     "run",
     "check",
     "eval",
+    "explain",
+    "replay",
     "init",
     "policies",
     "status",

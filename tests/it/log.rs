@@ -183,7 +183,7 @@ async fn decisions_are_told_in_words() {
         r#"return {
   interval = "50ms",
   workload = { command = "exec sleep 600", min = 0, max = 3, grace = "1s" },
-  control = { law = "proportional", per_task = 4, cooldown = { up = "1h" }, step = { up = 6 } },
+  control = { law = "proportional", per_task = 4, cooldown = { up = "1h" }, step = { up = 6 }, stale_after = "10s" },
   metric = function(ctx)
     if ctx.tick == 2 then error("connection refused") end
     if ctx.tick == 3 then return nil end
