@@ -4,21 +4,12 @@
 //! and how it ended; `reload` and `error` a script's fate. A reader that is too slow gets `lagged` with the number of
 //! events that it missed, and should read the lists again. `?policy=` narrows the stream.
 
-use std::convert::Infallible;
-use std::sync::Arc;
-use std::time::Duration;
-
 use axum::Extension;
 use axum::extract::State;
-use axum::http::StatusCode;
 use axum::response::IntoResponse;
-use axum::response::sse::{Event, KeepAlive, Sse};
+use axum::response::sse::Event;
 use futures_util::stream::unfold;
 use serde::Serialize;
-use tokio::sync::OwnedSemaphorePermit;
-use tokio::sync::broadcast::Receiver;
-use tokio::sync::broadcast::error::RecvError;
-use tokio_util::sync::CancellationToken;
 
 use crate::runtime::view::StreamEvent;
 
@@ -27,20 +18,13 @@ use super::dto::{PolicyJson, ScriptErrorJson, TaskJson};
 use super::error::Problem;
 use super::listen::Closing;
 use super::query::PolicyFilter;
-
-/// After so long without an event a comment shows that the stream is alive.
-const KEEP_ALIVE: Duration = Duration::from_secs(10);
-
-/// How soon a browser's own reader should come back.
-const RETRY: Duration = Duration::from_secs(2);
+use super::sse::{Heard, Listener, answer, greeting, json};
 
 /// One open stream.
 struct Reader {
-    events: Receiver<Arc<StreamEvent>>,
+    listener: Listener,
     filter: PolicyFilter,
-    closing: CancellationToken,
     greeted: bool,
-    _permit: OwnedSemaphorePermit,
 }
 
 /// Opens a stream; it ends when the engine or the server stops.
@@ -49,41 +33,21 @@ pub(super) async fn stream(
     closing: Option<Extension<Closing>>,
     filter: PolicyFilter,
 ) -> Result<impl IntoResponse, Problem> {
-    let permit = Arc::clone(&api.streams).try_acquire_owned().map_err(|_| {
-        Problem::new(StatusCode::SERVICE_UNAVAILABLE, "too many event streams are open; close some and try again")
-    })?;
-    let reader = Reader {
-        events: api.handle.subscribe(),
-        filter,
-        closing: closing.map(|Extension(Closing(token))| token).unwrap_or_default(),
-        greeted: false,
-        _permit: permit,
-    };
-    let events = unfold(reader, |mut reader| async move {
-        let event = reader.next().await?;
-        Some((Ok::<_, Infallible>(event), reader))
-    });
-    let keep_alive = KeepAlive::new().interval(KEEP_ALIVE).text("still here");
-    Ok(Sse::new(events).keep_alive(keep_alive))
+    let reader = Reader { listener: Listener::open(&api, closing)?, filter, greeted: false };
+    Ok(answer(unfold(reader, |mut reader| async move { Some((reader.next().await?, reader)) })))
 }
 
 impl Reader {
     async fn next(&mut self) -> Option<Event> {
         if !self.greeted {
-            // Bytes at once, so that a reader behind a buffer knows that it is connected.
             self.greeted = true;
-            return Some(Event::default().comment("setpoint events").retry(RETRY));
+            return Some(greeting("setpoint events"));
         }
         loop {
-            let received = tokio::select! {
-                () = self.closing.cancelled() => return None,
-                received = self.events.recv() => received,
-            };
-            match received {
-                Ok(event) if self.filter.takes(subject(&event)) => return Some(encode(&event)),
-                Ok(_) => {}
-                Err(RecvError::Lagged(missed)) => return Some(json("lagged", &Lagged { missed })),
-                Err(RecvError::Closed) => return None,
+            match self.listener.next().await? {
+                Heard::Event(event) if self.filter.takes(subject(&event)) => return Some(encode(&event)),
+                Heard::Event(_) => {}
+                Heard::Missed(missed) => return Some(json("lagged", &Lagged { missed })),
             }
         }
     }
@@ -139,9 +103,4 @@ fn encode(event: &StreamEvent) -> Event {
             json("error", &ErrorEvent { policy: policy.as_str(), error: (&**error).into(), held })
         }
     }
-}
-
-fn json(name: &'static str, data: &impl Serialize) -> Event {
-    // These shapes always serialise; should one not, an empty event is better than a panic.
-    Event::default().event(name).json_data(data).unwrap_or_else(|_| Event::default().event(name))
 }

@@ -25,6 +25,7 @@ mod metrics;
 mod policies;
 mod query;
 mod services;
+mod sse;
 mod tasks;
 
 use std::sync::Arc;

@@ -1,21 +1,16 @@
 //! Service discovery: `GET /v1/services`, its formats, its changes, and the listener with the old list.
 
-use std::collections::BTreeMap;
-use std::convert::Infallible;
+use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use axum::extract::State;
-use axum::http::{Method, StatusCode, header};
-use axum::response::sse::{Event, KeepAlive, Sse};
+use axum::http::{Method, header};
+use axum::response::sse::Event;
 use axum::response::{IntoResponse, Response};
 use axum::{Extension, Json, Router};
 use futures_util::stream::unfold;
-use tokio::sync::OwnedSemaphorePermit;
-use tokio::sync::broadcast::Receiver;
-use tokio::sync::broadcast::error::RecvError;
-use tokio_util::sync::CancellationToken;
 
 use crate::runtime::handle::EngineHandle;
 use crate::runtime::view::StreamEvent;
@@ -26,13 +21,8 @@ use super::error::Problem;
 use super::listen::Closing;
 use super::policies::require_known;
 use super::query::{PolicyFilter, ServicesQuery};
+use super::sse::{Heard, Listener, answer, greeting, json};
 use super::{Api, HttpConfig, gate};
-
-/// After so long without an event a comment shows that the stream is alive.
-const KEEP_ALIVE: Duration = Duration::from_secs(10);
-
-/// How soon a browser's own reader should come back.
-const RETRY: Duration = Duration::from_secs(2);
 
 /// How long a value lives that mcrouter copied while it warmed a server up.
 const EXPTIME: Duration = Duration::from_secs(3600);
@@ -91,14 +81,12 @@ fn of(handle: &EngineHandle, filter: &PolicyFilter) -> Vec<Service> {
 /// One open stream of changes.
 struct Reader {
     handle: EngineHandle,
-    events: Receiver<Arc<StreamEvent>>,
+    listener: Listener,
     filter: PolicyFilter,
-    closing: CancellationToken,
     /// What has been told of each service.
     told: BTreeMap<String, Service>,
     /// What is still to be told.
-    news: Vec<Event>,
-    _permit: OwnedSemaphorePermit,
+    news: VecDeque<Event>,
 }
 
 /// Opens a stream of `service` events: first one for each service as it is, then one whenever who can be used, or
@@ -108,52 +96,33 @@ pub(super) async fn stream(
     closing: Option<Extension<Closing>>,
     filter: PolicyFilter,
 ) -> Result<impl IntoResponse, Problem> {
-    let permit = Arc::clone(&api.streams).try_acquire_owned().map_err(|_| {
-        Problem::new(StatusCode::SERVICE_UNAVAILABLE, "too many event streams are open; close some and try again")
-    })?;
-    // Subscribed before the first look, so that no change falls in between.
-    let events = api.handle.subscribe();
-    let mut reader = Reader {
-        handle: api.handle,
-        events,
-        filter,
-        closing: closing.map(|Extension(Closing(token))| token).unwrap_or_default(),
-        told: BTreeMap::new(),
-        news: Vec::new(),
-        _permit: permit,
-    };
+    // It listens before the first look, so that no change falls in between.
+    let listener = Listener::open(&api, closing)?;
+    let news = VecDeque::from([greeting("setpoint services")]);
+    let mut reader = Reader { handle: api.handle, listener, filter, told: BTreeMap::new(), news };
     reader.look();
-    reader.news.insert(0, Event::default().comment("setpoint services").retry(RETRY));
-    let events = unfold(reader, |mut reader| async move {
-        let event = reader.next().await?;
-        Some((Ok::<_, Infallible>(event), reader))
-    });
-    let keep_alive = KeepAlive::new().interval(KEEP_ALIVE).text("still here");
-    Ok(Sse::new(events).keep_alive(keep_alive))
+    Ok(answer(unfold(reader, |mut reader| async move { Some((reader.next().await?, reader)) })))
 }
 
 impl Reader {
     async fn next(&mut self) -> Option<Event> {
-        while self.news.is_empty() {
-            let received = tokio::select! {
-                () = self.closing.cancelled() => return None,
-                received = self.events.recv() => received,
-            };
-            let look = match received {
-                Ok(event) => match &*event {
+        loop {
+            if let Some(event) = self.news.pop_front() {
+                return Some(event);
+            }
+            let look = match self.listener.next().await? {
+                Heard::Event(event) => match &*event {
                     StreamEvent::Task(task, _) => self.filter.takes(task.policy.as_str()),
                     StreamEvent::Policy(policy) => self.filter.takes(policy.name.as_str()),
                     _ => false,
                 },
                 // Whatever was missed, what is now is all that matters.
-                Err(RecvError::Lagged(_)) => true,
-                Err(RecvError::Closed) => return None,
+                Heard::Missed(_) => true,
             };
             if look {
                 self.look();
             }
         }
-        Some(self.news.remove(0))
     }
 
     /// Compares what is with what has been told.
@@ -162,13 +131,13 @@ impl Reader {
         for service in of(&self.handle, &self.filter) {
             let name = service.policy.to_string();
             if before.remove(&name).is_none_or(|told| !same_places(&told, &service)) {
-                self.news.push(encode(&service));
+                self.news.push_back(encode(&service));
             }
             self.told.insert(name, service);
         }
         for mut gone in before.into_values() {
             gone.members.clear();
-            self.news.push(encode(&gone));
+            self.news.push_back(encode(&gone));
         }
     }
 }
@@ -183,11 +152,7 @@ fn same_places(a: &Service, b: &Service) -> bool {
 }
 
 fn encode(service: &Service) -> Event {
-    // These shapes always serialise; should one not, an empty event is better than a panic.
-    Event::default()
-        .event("service")
-        .json_data(ServiceJson::from(service))
-        .unwrap_or_else(|_| Event::default().event("service"))
+    json("service", &ServiceJson::from(service))
 }
 
 /// The listener of mesos-memcached's clients: any path gives the list of every task that can be used, in the old
