@@ -1,53 +1,14 @@
 //! What a container was made with, so that another one can be made like it.
 
-use std::collections::BTreeMap;
-
 use bollard::models::{ContainerConfig as ApiConfig, HostConfig, MountPoint};
 use bollard::query_parameters::InspectContainerOptions;
 
 use super::engine::{Engine, QUICK};
 use super::error::EngineError;
-use crate::core::container::Protocol;
+use crate::core::container::{Blueprint, Protocol};
 
 /// Units of a core in which an engine keeps its share.
 const NANO: f64 = 1e9;
-
-/// What a container was made with; its name, its health check and its restart policy are not part of it.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct Blueprint {
-    /// The image, as it was named.
-    pub image: String,
-    /// Entrypoint, the image's included.
-    pub entrypoint: Vec<String>,
-    /// Arguments, the image's included.
-    pub command: Vec<String>,
-    /// Environment, the image's included.
-    pub env: BTreeMap<String, String>,
-    /// Labels, the image's included.
-    pub labels: BTreeMap<String, String>,
-    /// Working folder.
-    pub cwd: Option<String>,
-    /// User.
-    pub user: Option<String>,
-    /// Cores.
-    pub cpus: Option<f64>,
-    /// Bytes of memory.
-    pub memory: Option<u64>,
-    /// Most processes and threads.
-    pub pids: Option<u32>,
-    /// The network that it was made for.
-    pub network: Option<String>,
-    /// Folders and named volumes: `source:target[:ro]`.
-    pub volumes: Vec<String>,
-    /// Folders in memory: `target[:options]`.
-    pub tmpfs: Vec<String>,
-    /// Ports inside that are published.
-    pub ports: Vec<(u16, Protocol)>,
-    /// Every right on its machine.
-    pub privileged: bool,
-    /// A small init process in it.
-    pub init: bool,
-}
 
 impl Engine {
     /// What a container, by name or id, was made with.

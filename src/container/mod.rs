@@ -26,7 +26,6 @@ mod swarm;
 mod watch;
 
 pub use address::Address;
-pub use blueprint::Blueprint;
 pub use create::{ContainerConfig, HealthConfig, Publish};
 pub use engine::{Engine, EngineConfig};
 pub use error::EngineError;

@@ -6,8 +6,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 
-use crate::container::{Blueprint, Engine, EngineError, Listed, Service, Watch};
-use crate::core::container::Protocol;
+use crate::container::{Engine, EngineError, Listed, Service, Watch};
 use crate::core::model::{PolicyName, TaskStats};
 use crate::script::containers::{ContainerQuery, ContainerRow, ContainerTemplate, Containers, ServiceRow};
 
@@ -89,7 +88,7 @@ impl Containers for EngineContainers {
         for name in self.watch.names().filter(|name| engine.as_deref().is_none_or(|engine| engine == *name)) {
             let Some(engine) = self.watch.engine(name) else { continue };
             match engine.blueprint(&container).await {
-                Ok(blueprint) => return Ok(Some(template(blueprint, name))),
+                Ok(blueprint) => return Ok(Some(ContainerTemplate { blueprint, engine: name.to_owned() })),
                 Err(EngineError::NotFound { .. }) => {}
                 Err(error) => return Err(error.to_string()),
             }
@@ -125,27 +124,5 @@ fn row(found: &Listed, engine: &str) -> ContainerRow {
         state: found.state.clone(),
         engine: engine.to_owned(),
         stats: TaskStats::default(),
-    }
-}
-
-fn template(blueprint: Blueprint, engine: &str) -> ContainerTemplate {
-    ContainerTemplate {
-        image: blueprint.image,
-        entrypoint: blueprint.entrypoint,
-        command: blueprint.command,
-        env: blueprint.env,
-        labels: blueprint.labels,
-        cwd: blueprint.cwd,
-        user: blueprint.user,
-        cpus: blueprint.cpus,
-        memory: blueprint.memory,
-        pids: blueprint.pids,
-        network: blueprint.network,
-        volumes: blueprint.volumes,
-        tmpfs: blueprint.tmpfs,
-        ports: blueprint.ports.into_iter().map(|(port, protocol)| (port, protocol == Protocol::Udp)).collect(),
-        privileged: blueprint.privileged,
-        init: blueprint.init,
-        engine: engine.to_owned(),
     }
 }

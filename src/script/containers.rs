@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 
+use crate::core::container::Blueprint;
 use crate::core::model::{PolicyName, TaskStats};
 
 /// Labels that Compose puts on its containers: of the project, and of the service in it.
@@ -46,41 +47,11 @@ pub struct ContainerRow {
     pub stats: TaskStats,
 }
 
-/// What it takes to start another container like one that there is: the words of a workload.
+/// What it takes to start another container like one that there is.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct ContainerTemplate {
-    /// Image.
-    pub image: String,
-    /// In place of the image's entrypoint.
-    pub entrypoint: Vec<String>,
-    /// Arguments.
-    pub command: Vec<String>,
-    /// All of its environment.
-    pub env: BTreeMap<String, String>,
-    /// All of its labels.
-    pub labels: BTreeMap<String, String>,
-    /// Working folder.
-    pub cwd: Option<String>,
-    /// User.
-    pub user: Option<String>,
-    /// Cores.
-    pub cpus: Option<f64>,
-    /// Bytes.
-    pub memory: Option<u64>,
-    /// Processes and threads.
-    pub pids: Option<u32>,
-    /// Network.
-    pub network: Option<String>,
-    /// `source:/target[:ro]`.
-    pub volumes: Vec<String>,
-    /// `/target[:options]`.
-    pub tmpfs: Vec<String>,
-    /// Ports inside that are published, and whether they are UDP.
-    pub ports: Vec<(u16, bool)>,
-    /// Every right on its machine.
-    pub privileged: bool,
-    /// A small init process in it.
-    pub init: bool,
+    /// What it was made with.
+    pub blueprint: Blueprint,
     /// The host's name for the engine that it is on.
     pub engine: String,
 }

@@ -304,39 +304,40 @@ fn set_stats(row: &Table, container: &ContainerRow) -> mlua::Result<()> {
 
 /// Words that the container has nothing to say to are left out.
 fn template_table(lua: &Lua, template: &ContainerTemplate) -> mlua::Result<Table> {
+    let ContainerTemplate { blueprint, engine } = template;
     let table = lua.create_table()?;
-    table.raw_set("image", template.image.as_str())?;
-    table.raw_set("engine", template.engine.as_str())?;
+    table.raw_set("image", blueprint.image.as_str())?;
+    table.raw_set("engine", engine.as_str())?;
     let lists = [
-        ("entrypoint", &template.entrypoint),
-        ("command", &template.command),
-        ("volumes", &template.volumes),
-        ("tmpfs", &template.tmpfs),
+        ("entrypoint", &blueprint.entrypoint),
+        ("command", &blueprint.command),
+        ("volumes", &blueprint.volumes),
+        ("tmpfs", &blueprint.tmpfs),
     ];
     for (key, list) in lists.into_iter().filter(|(_, list)| !list.is_empty()) {
         table.raw_set(key, list.clone())?;
     }
-    for (key, map) in [("env", &template.env), ("labels", &template.labels)] {
+    for (key, map) in [("env", &blueprint.env), ("labels", &blueprint.labels)] {
         if !map.is_empty() {
             table.raw_set(key, map.clone())?;
         }
     }
-    for (key, text) in [("cwd", &template.cwd), ("user", &template.user), ("network", &template.network)] {
+    for (key, text) in [("cwd", &blueprint.cwd), ("user", &blueprint.user), ("network", &blueprint.network)] {
         table.raw_set(key, text.as_deref())?;
     }
-    table.raw_set("cpus", template.cpus)?;
-    table.raw_set("memory", template.memory.map(|bytes| format!("{bytes}B")))?;
-    table.raw_set("pids", template.pids)?;
-    for (key, flag) in [("privileged", template.privileged), ("init", template.init)] {
+    table.raw_set("cpus", blueprint.cpus)?;
+    table.raw_set("memory", blueprint.memory.map(|bytes| format!("{bytes}B")))?;
+    table.raw_set("pids", blueprint.pids)?;
+    for (key, flag) in [("privileged", blueprint.privileged), ("init", blueprint.init)] {
         table.raw_set(key, flag.then_some(true))?;
     }
-    if !template.ports.is_empty() {
+    if !blueprint.ports.is_empty() {
         let ports = lua.create_table()?;
-        for (inside, udp) in &template.ports {
+        for (inside, protocol) in &blueprint.ports {
             let port = lua.create_table()?;
             port.raw_set("inside", *inside)?;
-            port.raw_set("protocol", if *udp { "udp" } else { "tcp" })?;
-            ports.raw_set(format!("{}{inside}", if *udp { "udp" } else { "tcp" }), port)?;
+            port.raw_set("protocol", protocol.as_str())?;
+            ports.raw_set(format!("{}{inside}", protocol.as_str()), port)?;
         }
         table.raw_set("ports", ports)?;
     }
