@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use mlua::{AnyUserData, Lua, MetaMethod, Table, UserData, UserDataMethods, Value};
 
 use crate::core::intent::Intent;
-use crate::core::model::{Sample, TaskId};
+use crate::core::model::{Sample, TaskId, TaskStats};
 use crate::core::policy::TaskTemplate;
 
 use super::call::CallScope;
@@ -414,9 +414,16 @@ pub(super) fn task_row(lua: &Lua, task: &TaskView, ctx: &Ctx) -> mlua::Result<Ta
     row.raw_set("started", seconds(task.started))?;
     row.raw_set("age", (seconds(ctx.now) - seconds(task.started)).max(0.0))?;
     row.raw_set("cpu", task.stats.cpu_percent)?;
-    let stats = &task.stats;
-    let counters = [
-        ("memory", stats.memory_bytes),
+    set_figures(&row, "memory", &task.stats)?;
+    row.raw_set("by", task.by)?;
+    seal(row, &meta)
+}
+
+/// Puts into a row what something uses, all but its share of CPU; what is not known is nil. Scripts call the memory in
+/// use by different names.
+pub(super) fn set_figures(row: &Table, memory: &str, stats: &TaskStats) -> mlua::Result<()> {
+    let figures = [
+        (memory, stats.memory_bytes),
         ("memory_limit", stats.memory_limit),
         ("network_received", stats.network_received),
         ("network_sent", stats.network_sent),
@@ -424,11 +431,10 @@ pub(super) fn task_row(lua: &Lua, task: &TaskView, ctx: &Ctx) -> mlua::Result<Ta
         ("block_written", stats.block_written),
         ("pids", stats.pids),
     ];
-    for (key, figure) in counters {
+    for (key, figure) in figures {
         row.raw_set(key, figure.map(|figure| figure as f64))?;
     }
-    row.raw_set("by", task.by)?;
-    seal(row, &meta)
+    Ok(())
 }
 
 fn seal(row: Table, meta: &Table) -> mlua::Result<Table> {

@@ -18,6 +18,7 @@ use crate::script::call::{CallScope, HostShared};
 use crate::script::containers::{
     COMPOSE_PROJECT, COMPOSE_SERVICE, ContainerQuery, ContainerRow, ContainerTemplate, Containers, ServiceRow,
 };
+use crate::script::ctx::set_figures;
 
 /// Options that say which containers.
 const WHICH: &[&str] = &["name", "label", "project", "service", "engine", "all"];
@@ -287,19 +288,7 @@ fn set_stats(row: &Table, container: &ContainerRow) -> mlua::Result<()> {
     row.raw_set("cpu_percent", stats.cpu_percent)?;
     let share = stats.memory_bytes.zip(stats.memory_limit).map(|(used, limit)| 100.0 * used as f64 / limit as f64);
     row.raw_set("memory_percent", share)?;
-    let counters = [
-        ("memory_bytes", stats.memory_bytes),
-        ("memory_limit", stats.memory_limit),
-        ("network_received", stats.network_received),
-        ("network_sent", stats.network_sent),
-        ("block_read", stats.block_read),
-        ("block_written", stats.block_written),
-        ("pids", stats.pids),
-    ];
-    for (key, figure) in counters {
-        row.raw_set(key, figure.map(|figure| figure as f64))?;
-    }
-    Ok(())
+    set_figures(row, "memory_bytes", stats)
 }
 
 /// Words that the container has nothing to say to are left out.
