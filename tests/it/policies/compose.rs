@@ -25,6 +25,13 @@ fn published(docker: &Docker, container: &str) -> u16 {
     text.lines().next().unwrap().rsplit_once(':').unwrap().1.parse().unwrap()
 }
 
+/// The containers of a row's tasks. Groups of other tests on the engine have rows of their own.
+async fn clones(setpoint: &mut Setpoint, row: &str) -> Vec<String> {
+    let tasks = setpoint.tasks().await;
+    let own = tasks.iter().filter(|task| task["policy"] == row);
+    own.map(|task| task["container"].as_str().unwrap_or_default().to_owned()).collect()
+}
+
 /// Containers of others take their part of the load: the policy adds what is lacking, and no more.
 #[tokio::test(flavor = "multi_thread")]
 async fn cpu_counts_the_containers_of_others_by_label_and_by_project() {
@@ -104,8 +111,7 @@ async fn labelled_scales_a_compose_service_without_compose_noticing() {
     let load = Load::new();
     load.set_rate(rate(2, 1, cost));
     held(&mut setpoint, &load, &row, "tcp8080", &[port], 1).await;
-    let clone = setpoint.tasks().await.remove(0);
-    let clone = clone["container"].as_str().unwrap().to_owned();
+    let clone = clones(&mut setpoint, &row).await.remove(0);
     let labels = docker.inspect(&clone).unwrap()["Config"]["Labels"].clone();
     let keys: Vec<&String> = labels.as_object().unwrap().keys().collect();
     assert!(keys.iter().all(|key| !key.starts_with("com.docker.compose.")), "{keys:?}");
@@ -114,7 +120,10 @@ async fn labelled_scales_a_compose_service_without_compose_noticing() {
     // Somebody else scales the service as well: the group has its most containers then, and needs no clone.
     compose.up("web", 2);
     assert_eq!(compose.containers("web").len(), 2, "what Compose was asked for is there");
-    wait_until(PATIENCE, "the clone has given way", async || setpoint.tasks().await.is_empty().then_some(())).await;
+    wait_until(PATIENCE, "the clone has given way", async || {
+        clones(&mut setpoint, &row).await.is_empty().then_some(())
+    })
+    .await;
     assert!(docker.inspect(&clone).is_none(), "and it is gone");
 
     // The service goes, and with it the group.
