@@ -123,7 +123,8 @@ async fn figures_are_those_of_docker_stats() {
     let all: Vec<String> = kinds.keys().cloned().collect();
     let of = |kind: &str| all.iter().filter(|id| kinds[*id] == kind).cloned().collect::<Vec<_>>();
     for id in of("paused") {
-        docker.run(&["pause", &id]);
+        // On a machine that has much to do the kernel may take longer to freeze it than the engine waits.
+        wait_until(GENEROUS, "a container is paused", async || docker.try_run(&["pause", &id])).await;
     }
     for id in ["heap", "tmpfs", "page-cache"].into_iter().flat_map(of) {
         wait_until(GENEROUS, "a container is as it shall be", async || {
