@@ -19,7 +19,7 @@ use super::sources::PolicyFile;
 pub(crate) const SCRIPT_THREADS: usize = 4;
 /// The names of the backends that this command can offer, in the order in which `run` names them; `none` is for
 /// workloads that others run.
-const BACKENDS: &[&str] = &[
+pub(crate) const BACKENDS: &[&str] = &[
     #[cfg(feature = "docker")]
     "docker",
     "local",
@@ -145,6 +145,18 @@ impl Loader {
             backends: BACKENDS.iter().map(|name| (*name).to_owned()).collect(),
         }
     }
+}
+
+/// How much more memory a spec may hold than a policy's file: it has several policies and their timelines.
+const SPEC_MEMORY: usize = 8;
+
+/// A script host for specs, which reach nothing outside.
+pub(crate) fn for_specs(args: &ConfigArgs, threads: usize) -> Result<ScriptHost, CliError> {
+    let HostConfig { mut limits, permissions, .. } = configure(flags(args, &[]))?;
+    limits.memory = limits.memory.saturating_mul(SPEC_MEMORY);
+    let io = tokio::runtime::Handle::current();
+    ScriptHost::new(limits, permissions, Natives::default(), io, threads)
+        .map_err(|error| CliError::io("cannot start the script threads", error))
 }
 
 /// Policies that do not load, where that ends the command.

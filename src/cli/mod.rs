@@ -43,6 +43,7 @@ mod simulate;
 mod sources;
 mod status;
 pub(crate) mod term;
+mod test;
 mod types;
 mod units;
 
@@ -117,6 +118,9 @@ enum Verb {
     /// Evaluate one tick of a policy and say why, without acting.
     #[command(after_help = eval::EXAMPLES)]
     Eval(eval::Args),
+    /// Run specs of policies: their functions under a virtual clock, with fakes for all that is outside.
+    #[command(after_help = test::EXAMPLES)]
+    Test(test::Args),
     /// Run a policy against a recorded or made-up load, under a virtual clock.
     #[command(after_help = simulate::EXAMPLES)]
     Simulate(simulate::Args),
@@ -205,6 +209,7 @@ async fn async_verb(verb: &Verb, globals: &Globals, screen: &Screen) -> Result<u
         Verb::Run(args) => return run::run(args, globals, screen).await,
         Verb::Check(args) => check::run(args, globals).await?,
         Verb::Eval(args) => eval::run(args, globals).await?,
+        Verb::Test(args) => test::run(args, globals).await?,
         Verb::Simulate(args) => simulate::run(args).await?,
         Verb::Tune(args) => simulate::tune::run(args).await?,
         Verb::Explain(args) => explain::run(args).await?,

@@ -21,6 +21,17 @@ use super::cluster::ClusterView;
 use super::containers::Containers;
 use super::{Hook, Limits, Mode, Permissions};
 
+/// What lies outside of a call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Outside {
+    /// The world.
+    Open,
+    /// Nothing: it is a simulation.
+    Simulated,
+    /// Nothing: it is a spec, whose fakes take the modules' place.
+    Spec,
+}
+
 /// The scope of one call of a hook.
 #[derive(Debug)]
 pub(crate) struct CallScope {
@@ -32,8 +43,8 @@ pub(crate) struct CallScope {
     pub(crate) mode: Mode,
     /// True while a file is being loaded on trial: all I/O is stubbed, reads included.
     pub(crate) trial: bool,
-    /// True in a simulation: there is no outside.
-    pub(crate) simulated: bool,
+    /// Whether there is an outside.
+    pub(crate) outside: Outside,
     /// Wall clock of the tick: what `time.now()` and `os.time()` give.
     pub(crate) now: SystemTime,
     /// When the call must be over; I/O gives up then.
@@ -54,9 +65,9 @@ impl CallScope {
             .ok_or_else(|| mlua::Error::runtime("no policy function is running"))
     }
 
-    /// Sets or takes out the scope of a VM.
-    pub(crate) fn set_current(lua: &Lua, scope: Option<Arc<Self>>) {
-        lua.set_app_data(Current(scope));
+    /// Sets or takes out the scope of a VM; gives back the one before.
+    pub(crate) fn set_current(lua: &Lua, scope: Option<Arc<Self>>) -> Option<Arc<Self>> {
+        lua.set_app_data(Current(scope)).and_then(|before| before.0)
     }
 
     /// Whether this function may have effects at all (warmer, cooler, drain, stop).
@@ -165,10 +176,18 @@ impl HostShared {
         what: &str,
         work: impl Future<Output = T> + Send + 'static,
     ) -> mlua::Result<T> {
-        if scope.simulated {
-            return Err(mlua::Error::runtime(format!(
-                "{what}: unavailable in simulate; `simulate = {{ metric = … }}` takes the metric's place there"
-            )));
+        match scope.outside {
+            Outside::Open => {}
+            Outside::Simulated => {
+                return Err(mlua::Error::runtime(format!(
+                    "{what}: unavailable in simulate; `simulate = {{ metric = … }}` takes the metric's place there"
+                )));
+            }
+            Outside::Spec => {
+                return Err(mlua::Error::runtime(format!(
+                    "{what}: unavailable in specs; give `load_policy` a fake of the module in `fakes`"
+                )));
+            }
         }
         let deadline = scope.deadline;
         match self.io.spawn(tokio::time::timeout_at(deadline, work)).await {

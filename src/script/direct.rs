@@ -14,11 +14,12 @@ use mlua::{Function, IntoLuaMulti, Lua, MultiValue, Value};
 use crate::core::model::{Sample, TaskId};
 use crate::core::policy::Target;
 
-use super::call::CallScope;
+use super::call::{CallScope, Outside};
 use super::convert;
 use super::ctx::{task_ids, task_row};
 use super::error::{ScriptError, ScriptErrorKind};
 use super::fault::Fault;
+use super::meter::RUNAWAY;
 use super::row::{Row, fail};
 use super::{Acted, Ctx, Hook, Mode, Observed};
 
@@ -38,9 +39,19 @@ pub struct Simulated {
     pub lost: f64,
 }
 
+/// What a spec says instead of the policy's functions.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Given {
+    /// In place of what `metric` gives.
+    pub sample: Option<Sample>,
+    /// In place of what `target` gives.
+    pub setpoint: Option<f64>,
+}
+
 /// The functions of one policy, called directly. Nothing else may call its file's functions meanwhile.
 pub struct Direct {
     row: Arc<Row>,
+    outside: Outside,
     scope: Arc<CallScope>,
 }
 
@@ -51,22 +62,22 @@ impl std::fmt::Debug for Direct {
 }
 
 impl Direct {
-    pub(super) fn new(row: Arc<Row>) -> Self {
-        let scope = Self::fresh(&row);
-        Self { row, scope }
+    pub(super) fn new(row: Arc<Row>, outside: Outside) -> Self {
+        let scope = Self::fresh(&row, outside);
+        Self { row, outside, scope }
     }
 
-    fn fresh(row: &Row) -> Arc<CallScope> {
+    fn fresh(row: &Row, outside: Outside) -> Arc<CallScope> {
         let vm = row.vm();
         let mut scope = vm.scope(row.name().clone(), Hook::Metric, Mode::Record, SystemTime::UNIX_EPOCH, WALL);
-        scope.simulated = true;
+        scope.outside = outside;
         Arc::new(scope)
     }
 
     /// The scope of the next call: the last one again, unless something still holds on to it.
     fn scope(&mut self, hook: Hook, now: SystemTime) -> Arc<CallScope> {
         if Arc::get_mut(&mut self.scope).is_none() {
-            self.scope = Self::fresh(&self.row);
+            self.scope = Self::fresh(&self.row, self.outside);
         }
         if let Some(scope) = Arc::get_mut(&mut self.scope) {
             scope.hook = hook;
@@ -87,7 +98,7 @@ impl Direct {
         finish: impl FnOnce(&Lua, MultiValue) -> Result<R, String>,
     ) -> (Result<R, Fault>, Arc<CallScope>) {
         let scope = self.scope(hook, ctx.now);
-        let result = self.row.vm().call_here(function, &scope, ctx.tick, arguments, finish);
+        let result = self.row.vm().call_here(function, &scope, ctx.tick, RUNAWAY, arguments, finish);
         (result, scope)
     }
 
@@ -105,13 +116,23 @@ impl Direct {
 
     /// `simulate.metric` or `metric`, `target` and `decide`. `workload.count` is not asked: the tasks are made up.
     pub fn observe(&mut self, ctx: Arc<Ctx>, world: Simulated) -> Observed {
+        self.row.cell().set_simulated(world);
+        self.observe_given(ctx, true, &Given::default())
+    }
+
+    /// `metric`, `target` and `decide`, as far as what they give is not given: for specs.
+    pub fn observe_spec(&mut self, ctx: Arc<Ctx>, given: &Given) -> Observed {
+        self.observe_given(ctx, false, given)
+    }
+
+    fn observe_given(&mut self, ctx: Arc<Ctx>, simulated: bool, given: &Given) -> Observed {
         let row = Arc::clone(&self.row);
         let mut seen = Observed {
             sample: Sample::Missing,
-            setpoint: match row.spec().hooks.target {
+            setpoint: given.setpoint.or(match row.spec().hooks.target {
                 Target::Number(number) => Some(number),
                 Target::Absent | Target::Function => None,
-            },
+            }),
             count: None,
             scripted: None,
             errors: Vec::new(),
@@ -121,15 +142,17 @@ impl Direct {
         let spec = row.spec();
         let stale_after = spec.control.stale_after.unwrap_or(spec.interval.min * 3);
         cell.set(Arc::clone(&ctx));
-        cell.set_simulated(world);
-        if let Some(metric) = functions.simulated_metric.as_ref().or(functions.metric.as_ref()) {
+        let made_up = functions.simulated_metric.as_ref().filter(|_| simulated);
+        if let Some(sample) = &given.sample {
+            seen.sample = sample.clone();
+        } else if let Some(metric) = made_up.or(functions.metric.as_ref()) {
             let read = move |_: &Lua, values: MultiValue| convert::sample(&values, stale_after);
             match self.ask(Hook::Metric, &ctx, metric, read) {
                 Ok(sample) => seen.sample = sample,
                 Err(error) => fail(&mut seen, error),
             }
         }
-        if let Some(target) = &functions.target {
+        if let (Some(target), None) = (&functions.target, given.setpoint) {
             cell.set_fresh(seen.sample.clone(), None);
             let read =
                 |_: &Lua, values: MultiValue| convert::finite(values.front().unwrap_or(&Value::Nil), "target returned");

@@ -102,7 +102,7 @@ impl ScriptError {
     #[must_use]
     pub fn headline(&self) -> String {
         let mut text = self.place();
-        if self.hook != Hook::Load {
+        if !matches!(self.hook, Hook::Load | Hook::Spec) {
             text.push_str(": ");
             text.push_str(self.hook.as_str());
         }

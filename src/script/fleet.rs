@@ -25,14 +25,14 @@ use super::{Fleet, FleetRow, Hook, LoadedPolicy, Mode};
 const ROWS: usize = 10_000;
 
 /// Bytes of all rows as JSON.
-const ROWS_BYTES: usize = 4 << 20;
+pub(super) const ROWS_BYTES: usize = 4 << 20;
 
 const EVERY: Duration = Duration::from_secs(10);
 
 /// A fleet's definition, checked.
 pub(super) struct Definition {
-    discover: Function,
-    policy: Function,
+    pub(super) discover: Function,
+    pub(super) policy: Function,
     every: Duration,
 }
 
@@ -257,7 +257,8 @@ impl Inner {
     }
 }
 
-fn list_of(rows: serde_json::Value) -> Result<Vec<serde_json::Value>, String> {
+/// The rows of a discovery, one by one.
+pub(super) fn list_of(rows: serde_json::Value) -> Result<Vec<serde_json::Value>, String> {
     match rows {
         serde_json::Value::Array(rows) if rows.len() <= ROWS => Ok(rows),
         serde_json::Value::Array(rows) => {

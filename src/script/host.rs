@@ -15,8 +15,8 @@ use super::{Hook, Limits, LoadRequest, LoadedFile, Natives, Permissions, loader}
 /// Loads and runs policy files. Cheap to clone; the last clone and the last policy end its threads.
 #[derive(Clone)]
 pub struct ScriptHost {
-    shared: Arc<HostShared>,
-    pool: Arc<Pool>,
+    pub(super) shared: Arc<HostShared>,
+    pub(super) pool: Arc<Pool>,
 }
 
 impl ScriptHost {

@@ -169,7 +169,7 @@ fn vary(lua: &Lua, table: &Table, control: &[(String, String)]) -> mlua::Result<
 }
 
 /// The table's own `params`: the declared ones, or defaults that are declared here.
-fn declare_params(vm: &Vm, table: &Table, found: &mut Findings) {
+pub(super) fn declare_params(vm: &Vm, table: &Table, found: &mut Findings) {
     let given = match table.raw_get::<Value>("params") {
         Ok(Value::Table(given)) => given,
         Ok(Value::Nil) | Err(_) => return,
@@ -188,7 +188,7 @@ fn declare_params(vm: &Vm, table: &Table, found: &mut Findings) {
 }
 
 /// The problems of a table as errors, in the order of the file.
-fn shape_errors(vm: &Vm, found: &Findings) -> Vec<ScriptError> {
+pub(super) fn shape_errors(vm: &Vm, found: &Findings) -> Vec<ScriptError> {
     let mut errors: Vec<ScriptError> = found
         .problems
         .iter()

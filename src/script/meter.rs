@@ -16,7 +16,7 @@ use rustix::time::{ClockId, clock_gettime};
 const SLICE: Duration = Duration::from_millis(1);
 
 /// A call that nobody waits for is a runaway after so long.
-const RUNAWAY: Duration = Duration::from_secs(5);
+pub(super) const RUNAWAY: Duration = Duration::from_secs(5);
 
 /// The clock is read at every so-manieth question only: a question costs a few nanoseconds, a clock twenty.
 const QUESTIONS_PER_LOOK: u32 = 16;
@@ -115,18 +115,23 @@ impl Meter {
         result
     }
 
-    /// Runs a whole call on this thread, which nobody else waits for: it is never asked to yield, and a runaway one is
-    /// stopped after [`RUNAWAY`].
-    pub(super) fn run_here<R>(&self, seed: u64, work: impl FnOnce() -> R) -> (R, Option<Trip>) {
-        let end = self.now().saturating_add(nanos(RUNAWAY));
+    /// Runs a whole call on this thread, which nobody else waits for: it is never asked to yield, and is stopped after
+    /// `limit`. It may be made from within another one, whose own limits hold again afterwards.
+    pub(super) fn run_here<R>(&self, seed: u64, limit: Duration, work: impl FnOnce() -> R) -> (R, Option<Trip>) {
+        let end = self.now().saturating_add(nanos(limit));
+        let mut random = fastrand::Rng::with_seed(seed);
         self.questions.store(0, Ordering::Relaxed);
-        self.look_at.store(end, Ordering::Relaxed);
-        self.deadline.store(end, Ordering::Relaxed);
-        self.cpu_end.store(u64::MAX, Ordering::Relaxed);
-        self.random(|own| own.seed(seed));
+        let look_at = self.look_at.swap(end, Ordering::Relaxed);
+        let deadline = self.deadline.swap(end, Ordering::Relaxed);
+        let cpu_end = self.cpu_end.swap(u64::MAX, Ordering::Relaxed);
+        let tripped = self.tripped.swap(0, Ordering::Relaxed);
+        self.swap_random(&mut random);
         let result = work();
-        self.look_at.store(u64::MAX, Ordering::Relaxed);
-        (result, decode(self.tripped.swap(0, Ordering::Relaxed)))
+        self.swap_random(&mut random);
+        self.look_at.store(look_at, Ordering::Relaxed);
+        self.deadline.store(deadline, Ordering::Relaxed);
+        self.cpu_end.store(cpu_end, Ordering::Relaxed);
+        (result, decode(self.tripped.swap(tripped, Ordering::Relaxed)))
     }
 
     /// The answer to the VM's question whether it may go on.

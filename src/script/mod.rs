@@ -43,13 +43,15 @@ mod policy;
 mod pool;
 mod require;
 mod row;
+#[cfg(feature = "sim")]
+pub mod spec;
 mod state;
 mod stdlib;
 mod table;
 mod task_table;
 mod vm;
 
-pub use direct::{Direct, Simulated};
+pub use direct::{Direct, Given, Simulated};
 pub use error::{ScriptError, ScriptErrorKind};
 pub use host::ScriptHost;
 pub(crate) use require::ReadFile;
@@ -288,6 +290,8 @@ pub enum Hook {
     Discover,
     /// `policy(row)` of a fleet.
     Row,
+    /// A spec's function.
+    Spec,
 }
 
 impl Hook {
@@ -308,6 +312,7 @@ impl Hook {
             Self::Migrate => "migrate",
             Self::Discover => "discover",
             Self::Row => "policy",
+            Self::Spec => "spec",
         }
     }
 }

@@ -11,6 +11,7 @@ use async_trait::async_trait;
 use crate::core::model::{PolicyName, Sample, TaskId};
 use crate::core::policy::PolicySpec;
 
+use super::call::Outside;
 use super::direct::Direct;
 use super::error::{ScriptError, ScriptErrorKind};
 use super::fleet::Allowance;
@@ -117,6 +118,6 @@ impl PolicyScript for Script {
     }
 
     fn direct(&self) -> Option<Direct> {
-        Some(Direct::new(Arc::clone(&self.row)))
+        Some(Direct::new(Arc::clone(&self.row), Outside::Simulated))
     }
 }

@@ -252,41 +252,42 @@ local coroutines = {
 -- Modules ------------------------------------------------------------------------------------------------------
 
 local LOADING = freeze({})
-local loaded = {}
-
 local setpoint = strict("`setpoint`", { fleet = host.fleet })
-loaded["setpoint"] = setpoint
-loaded["setpoint.params"] = host.params
 
-local function require(name)
-  if type(name) ~= "string" then
-    error("bad argument #1 to `require`: expected a string, got " .. type(name), 2)
-  end
-  local module = loaded[name]
-  if module == LOADING then
-    error("`" .. name .. "` requires itself, directly or through others", 2)
-  end
-  if module ~= nil then
-    return module
-  end
-  local ok, found, chunk = host.find_module(name)
-  if not ok then
-    error(found, 2)
-  end
-  if chunk then
-    loaded[name] = LOADING
-    local done
-    done, found = raw_pcall(chunk, name)
-    if not done then
-      loaded[name] = nil
-      error(found, 0)
+-- `require` for the files that see `environment()`. `loaded` is what is there already.
+local function requiring(loaded, environment)
+  loaded["setpoint"] = setpoint
+  loaded["setpoint.params"] = host.params
+  return function(name)
+    if type(name) ~= "string" then
+      error("bad argument #1 to `require`: expected a string, got " .. type(name), 2)
     end
-    if found == nil then
-      found = true
+    local module = loaded[name]
+    if module == LOADING then
+      error("`" .. name .. "` requires itself, directly or through others", 2)
     end
+    if module ~= nil then
+      return module
+    end
+    local ok, found, chunk = host.find_module(name, environment())
+    if not ok then
+      error(found, 2)
+    end
+    if chunk then
+      loaded[name] = LOADING
+      local done
+      done, found = raw_pcall(chunk, name)
+      if not done then
+        loaded[name] = nil
+        error(found, 0)
+      end
+      if found == nil then
+        found = true
+      end
+    end
+    loaded[name] = found
+    return found
   end
-  loaded[name] = found
-  return found
 end
 
 -- Everything ---------------------------------------------------------------------------------------------------
@@ -318,34 +319,47 @@ host.row_meta = function(what, names)
   })
 end
 
-local environment = {
-  _VERSION = _VERSION,
-  assert = assert,
-  coroutine = strict("`coroutine`", coroutines),
-  error = error,
-  getmetatable = getmetatable,
-  ipairs = ipairs,
-  math = strict("`math`", maths),
-  next = next,
-  os = strict("`os`", times),
-  pairs = pairs,
-  pcall = protected,
-  print = print,
-  rawequal = rawequal,
-  rawget = rawget,
-  rawset = rawset,
-  require = require,
-  select = select,
-  setmetatable = setmetatable,
-  setpoint = setpoint,
-  string = strings,
-  table = strict("`table`", tables),
-  tonumber = tonumber,
-  tostring = tostring,
-  type = type,
-  unpack = unpack,
-  xpcall = protected_with,
-}
-environment._G = environment
+local coroutine_library, math_library = strict("`coroutine`", coroutines), strict("`math`", maths)
+local os_library, table_library = strict("`os`", times), strict("`table`", tables)
 
-return strict("global", environment)
+-- An environment, with `loaded` modules that stand before the host's, and with `more` globals.
+host.new_environment = function(loaded, more)
+  local environment
+  environment = {
+    _VERSION = _VERSION,
+    assert = assert,
+    coroutine = coroutine_library,
+    error = error,
+    getmetatable = getmetatable,
+    ipairs = ipairs,
+    math = math_library,
+    next = next,
+    os = os_library,
+    pairs = pairs,
+    pcall = protected,
+    print = print,
+    rawequal = rawequal,
+    rawget = rawget,
+    rawset = rawset,
+    select = select,
+    setmetatable = setmetatable,
+    setpoint = setpoint,
+    string = strings,
+    table = table_library,
+    tonumber = tonumber,
+    tostring = tostring,
+    type = type,
+    unpack = unpack,
+    xpcall = protected_with,
+  }
+  environment.require = requiring(loaded, function()
+    return environment
+  end)
+  environment._G = environment
+  for name, value in more do
+    environment[name] = value
+  end
+  return strict("global", environment)
+end
+
+return host.new_environment({}, {})

@@ -49,18 +49,12 @@ pub(super) struct Files {
     folder: PathBuf,
     reads: Reads,
     required: Mutex<Vec<PathBuf>>,
-    environment: Mutex<Option<Table>>,
 }
 
 impl Files {
     /// For files in a folder; each that is asked for is noted in `reads`.
     pub(super) fn new(folder: PathBuf, reads: Reads) -> Self {
-        Self { folder, reads, required: Mutex::default(), environment: Mutex::default() }
-    }
-
-    /// What required files see.
-    pub(super) fn set_environment(&self, environment: Table) {
-        *self.environment.lock().unwrap_or_else(PoisonError::into_inner) = Some(environment);
+        Self { folder, reads, required: Mutex::default() }
     }
 
     /// The files so far.
@@ -69,7 +63,7 @@ impl Files {
     }
 
     /// Finds `name.lua` or `name/init.lua`; dots and slashes part folders.
-    fn find(&self, name: &str) -> Result<PathBuf, String> {
+    pub(super) fn find(&self, name: &str) -> Result<PathBuf, String> {
         let parts: Vec<&str> = name.strip_prefix("./").unwrap_or(name).split(['.', '/']).collect();
         let well_formed =
             |part: &&str| !part.is_empty() && part.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '_' | '-'));
@@ -102,8 +96,11 @@ impl Files {
     }
 }
 
-/// `require`: true and a module's table; true, nil and a compiled file; or false and why not.
-pub(super) fn find_module(lua: &Lua, name: String) -> mlua::Result<(bool, Value, Option<Function>)> {
+/// `require`: true and a module's table; true, nil and a file compiled in that environment; or false and why not.
+pub(super) fn find_module(
+    lua: &Lua,
+    (name, environment): (String, Table),
+) -> mlua::Result<(bool, Value, Option<Function>)> {
     let refuse = |message: String| Ok((false, Value::String(lua.create_string(message)?), None));
     if let Some(short) = name.strip_prefix("setpoint.") {
         let modules = api::modules();
@@ -118,7 +115,7 @@ pub(super) fn find_module(lua: &Lua, name: String) -> mlua::Result<(bool, Value,
         let hint = did_you_mean(&name, names.iter().map(String::as_str));
         return refuse(format!("there is no module {}{hint}", quote(&name)));
     }
-    if CallScope::current(lua)?.hook != Hook::Load {
+    if !matches!(CallScope::current(lua)?.hook, Hook::Load | Hook::Spec) {
         return refuse(format!("require of {}: files are required while the policy loads, at its top", quote(&name)));
     }
     let files = lua.app_data_ref::<Files>().ok_or_else(|| mlua::Error::runtime("invariant: a VM has its files"))?;
@@ -136,10 +133,6 @@ pub(super) fn find_module(lua: &Lua, name: String) -> mlua::Result<(bool, Value,
     };
     files.reads.note(&path, Some(Arc::clone(&source)));
     files.required.lock().unwrap_or_else(PoisonError::into_inner).push(path.clone());
-    let environment = files.environment.lock().unwrap_or_else(PoisonError::into_inner).clone();
-    let Some(environment) = environment else {
-        return refuse("invariant: a sealed VM has its environment".to_owned());
-    };
     let chunk = path.display().to_string();
     if let Some(sources) = lua.app_data_ref::<Arc<super::fault::Sources>>() {
         sources.insert(&chunk, Arc::clone(&source));

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use mlua::{AnyUserData, Function, Lua, LuaString, Table, UserData, Value, Variadic};
+use once_cell::sync::OnceCell;
 
 use super::call::CallScope;
 use super::convert::{describe, did_you_mean};
@@ -14,7 +15,7 @@ use super::error::Raised;
 use super::fault::text_of;
 use super::meter::Meter;
 use super::params::params;
-use super::require::{Files, find_module};
+use super::require::find_module;
 use super::vm::load_prelude;
 
 const SOURCE: &str = include_str!("prelude.lua");
@@ -28,6 +29,10 @@ pub(super) struct RowMetas {
     pub(super) point: Table,
 }
 
+/// The function that makes an environment of modules that are there already and of further globals.
+#[cfg_attr(not(feature = "sim"), expect(dead_code, reason = "specs make environments"))]
+pub(super) struct NewEnvironment(pub(super) Function);
+
 /// What `setpoint.fleet{…}` returns.
 pub(super) struct FleetTable(pub(super) Table);
 
@@ -35,6 +40,7 @@ impl UserData for FleetTable {}
 
 /// Makes the environment of policy files in a fresh VM.
 pub(super) fn environment(lua: &Lua, meter: &Arc<Meter>) -> mlua::Result<Table> {
+    static COMPILED: OnceCell<Vec<u8>> = OnceCell::new();
     let host = lua.create_table()?;
     host.raw_set(
         "unknown",
@@ -55,15 +61,13 @@ pub(super) fn environment(lua: &Lua, meter: &Arc<Meter>) -> mlua::Result<Table> 
     host.raw_set("params", lua.create_function(params)?)?;
     host.raw_set("find_module", lua.create_function(find_module)?)?;
     chance(lua, &host, meter)?;
-    let environment: Table = load_prelude(lua, SOURCE)?.call(&host)?;
+    let environment: Table = load_prelude(lua, SOURCE, &COMPILED)?.call(&host)?;
     let row_meta: Function = host.raw_get("row_meta")?;
     lua.set_app_data(RowMetas {
         task: row_meta.call(("a task", super::ctx::TASK_KEYS.to_vec()))?,
         point: row_meta.call(("a point of the history", super::ctx::POINT_KEYS.to_vec()))?,
     });
-    if let Some(files) = lua.app_data_ref::<Files>() {
-        files.set_environment(environment.clone());
-    }
+    lua.set_app_data(NewEnvironment(host.raw_get("new_environment")?));
     Ok(environment)
 }
 

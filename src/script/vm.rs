@@ -20,7 +20,7 @@ use tokio_util::sync::PollSemaphore;
 
 use crate::core::model::PolicyName;
 
-use super::call::{CallScope, HostShared};
+use super::call::{CallScope, HostShared, Outside};
 use super::error::{ScriptError, ScriptErrorKind};
 use super::fault::{Fault, PRELUDE, Sources};
 use super::meter::{Answer, Budget, Meter, Trip};
@@ -40,6 +40,7 @@ pub(super) struct Vm {
     /// The policy's name, or the fleet's.
     pub(super) name: PolicyName,
     environment: Table,
+    coverage: bool,
     idle: Function,
     turn: Arc<Semaphore>,
     meter: Arc<Meter>,
@@ -103,11 +104,32 @@ impl Vm {
             chunk,
             name,
             environment,
+            coverage: false,
             idle,
             turn,
             meter,
             live: AtomicUsize::new(0),
         }))
+    }
+
+    /// The same VM for another file in it: with its own name and environment, and counting which of its lines run when
+    /// `coverage` is set.
+    #[cfg(feature = "sim")]
+    pub(super) fn sibling(&self, chunk: String, name: PolicyName, environment: Table, coverage: bool) -> Arc<Self> {
+        Arc::new(Self {
+            lua: self.lua.clone(),
+            shared: Arc::clone(&self.shared),
+            pool: Arc::clone(&self.pool),
+            sources: Arc::clone(&self.sources),
+            chunk,
+            name,
+            environment,
+            coverage,
+            idle: self.idle.clone(),
+            turn: Arc::clone(&self.turn),
+            meter: Arc::clone(&self.meter),
+            live: AtomicUsize::new(self.live.load(Ordering::Relaxed)),
+        })
     }
 
     /// Limits on scripts.
@@ -123,6 +145,10 @@ impl Vm {
     /// Compiles a source. Only under the VM's turn.
     pub(super) fn compile(&self, chunk: &str, source: &Arc<str>) -> mlua::Result<Function> {
         self.sources.insert(chunk, Arc::clone(source));
+        if self.coverage {
+            let compiler = mlua::chunk::Compiler::new().set_coverage_level(1);
+            return chunk_of(&self.lua, &self.environment, chunk, source).set_compiler(compiler).into_function();
+        }
         compile(&self.lua, &self.environment, chunk, source)
     }
 
@@ -157,7 +183,7 @@ impl Vm {
             hook,
             mode,
             trial: hook == Hook::Load,
-            simulated: false,
+            outside: Outside::Open,
             now,
             deadline: tokio::time::Instant::now() + wall,
             output_left: self.limits().output.into(),
@@ -193,7 +219,7 @@ impl Vm {
             let Poll::Ready(permit) = turn.poll_acquire(cx) else {
                 return over.as_mut().poll(cx).map(|()| Err(Fault::Limit(Trip::Deadline, None)));
             };
-            CallScope::set_current(&self.lua, Some(Arc::clone(&job.scope)));
+            let before = CallScope::set_current(&self.lua, Some(Arc::clone(&job.scope)));
             let polled = self.meter.run(&mut budget, || {
                 self.make_room()?;
                 let call = match &mut running {
@@ -202,7 +228,7 @@ impl Vm {
                 };
                 Ok(Pin::new(call).poll(cx))
             });
-            CallScope::set_current(&self.lua, None);
+            CallScope::set_current(&self.lua, before);
             let result = match polled {
                 Err(error) | Ok(Poll::Ready(Err(error))) => Err(Fault::Lua(error)),
                 Ok(Poll::Ready(Ok(values))) => match finish.take() {
@@ -241,21 +267,22 @@ impl Vm {
     }
 
     /// Runs a call to its end on this thread and in no coroutine, so that it cannot wait; only where nobody else calls
-    /// this VM's functions meanwhile.
+    /// this VM's functions meanwhile, unless from within this call.
     pub(super) fn call_here<R>(
         &self,
         function: &Function,
         scope: &Arc<CallScope>,
         tick: u64,
+        limit: Duration,
         arguments: impl IntoLuaMulti,
         finish: impl FnOnce(&Lua, MultiValue) -> Result<R, String>,
     ) -> Result<R, Fault> {
-        CallScope::set_current(&self.lua, Some(Arc::clone(scope)));
-        let (result, trip) = self.meter.run_here(seed(scope, tick), || {
+        let before = CallScope::set_current(&self.lua, Some(Arc::clone(scope)));
+        let (result, trip) = self.meter.run_here(seed(scope, tick), limit, || {
             self.make_room()?;
             function.call::<MultiValue>(arguments)
         });
-        CallScope::set_current(&self.lua, None);
+        CallScope::set_current(&self.lua, before);
         match (trip, result) {
             (Some(trip), _) => Err(Fault::Limit(trip, self.meter.take_trace())),
             (None, Err(error)) => Err(Fault::Lua(error)),
@@ -313,18 +340,20 @@ impl Vm {
 
 /// Compiles a source in an environment.
 pub(super) fn compile(lua: &Lua, environment: &Table, chunk: &str, source: &str) -> mlua::Result<Function> {
+    chunk_of(lua, environment, chunk, source).into_function()
+}
+
+fn chunk_of<'a>(lua: &Lua, environment: &Table, chunk: &str, source: &'a str) -> mlua::chunk::Chunk<'a> {
     lua.load(source)
         .set_name(format!("@{chunk}"))
         .set_mode(mlua::chunk::ChunkMode::Text)
         .set_environment(environment.clone())
-        .into_function()
 }
 
-/// Loads the prelude. It is compiled once for all VMs: what the compiler leaves behind is several times as large as the
+/// Loads a prelude. It is compiled once for all VMs: what the compiler leaves behind is several times as large as the
 /// functions, and a VM's pages would come to lie in it.
-pub(super) fn load_prelude(lua: &Lua, source: &str) -> mlua::Result<Function> {
-    static BYTECODE: OnceCell<Vec<u8>> = OnceCell::new();
-    let bytecode = BYTECODE.get_or_try_init(|| mlua::chunk::Compiler::new().compile(source))?;
+pub(super) fn load_prelude(lua: &Lua, source: &str, compiled: &OnceCell<Vec<u8>>) -> mlua::Result<Function> {
+    let bytecode = compiled.get_or_try_init(|| mlua::chunk::Compiler::new().compile(source))?;
     lua.load(bytecode.as_slice())
         .set_name(format!("={PRELUDE}"))
         .set_mode(mlua::chunk::ChunkMode::Binary)

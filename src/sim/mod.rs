@@ -10,6 +10,8 @@
 //! take, and what goes wrong. The policy's functions come in through [`Functions`]: Rust closures here
 //! ([`Closures`]), the script's in `setpoint simulate` ([`Scripted`]), or a recorded past ([`Recorded`]).
 //!
+//! `setpoint test` drives the same loop from a spec, a tick at a time ([`SpecStage`]).
+//!
 //! Invariants: the same set-up and seed give the same run to the byte (no clock is read, no hash order looked at, each
 //! source of chance has its own stream); nothing outside the process is touched.
 
@@ -22,6 +24,7 @@ mod recorded;
 mod report;
 mod run;
 mod scripted;
+mod session;
 mod tasks;
 
 use std::sync::Arc;
@@ -41,7 +44,11 @@ pub use recorded::{Past, Recorded};
 pub use report::Report;
 pub use run::run;
 pub use scripted::Scripted;
+pub use session::SpecStage;
 pub use tasks::{Failures, Room};
+
+/// The first of January 2026, in seconds since 1970.
+const WALL: u64 = 1_767_225_600;
 
 /// Everything about a run but the policy.
 #[derive(Clone, Debug)]
@@ -58,6 +65,8 @@ pub struct Setup {
     pub startup: Duration,
     /// From told to end to gone.
     pub stop: Duration,
+    /// Wall time at the start.
+    pub wall: SystemTime,
     /// Age of the metric.
     pub metric_lag: Duration,
     /// Standard deviation of the metric's relative noise (0.05 is 5 %).
@@ -87,6 +96,7 @@ impl Setup {
             duration,
             startup: Duration::ZERO,
             stop: Duration::ZERO,
+            wall: SystemTime::UNIX_EPOCH + Duration::from_secs(WALL),
             metric_lag: Duration::ZERO,
             noise: 0.0,
             failures: Failures::default(),
@@ -121,7 +131,7 @@ pub struct Standing<'a> {
     pub at: Timestamp,
     /// Time since the start.
     pub since: Duration,
-    /// Wall time, which starts on the first of January 2026 and goes with engine time.
+    /// Wall time, which goes with engine time.
     pub wall: SystemTime,
     /// Number of the tick, from 1.
     pub tick: u64,
@@ -208,6 +218,12 @@ pub struct Tick<'a> {
     pub decision: &'a Decision,
     /// The script's errors of this tick.
     pub errors: &'a [ScriptError],
+    /// Tasks that were launched.
+    pub launched: u32,
+    /// Tasks that were told to end, and replacements that were given up.
+    pub killed: u32,
+    /// Effects that the script had recorded, in words.
+    pub recorded: &'a [String],
 }
 
 /// A message of a made-up failure.

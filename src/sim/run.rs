@@ -30,9 +30,6 @@ use super::{Functions, Setup, Standing, Tick, World, observed};
 /// Engine time at the start: late enough that the first tasks have been ready for longer than any lag.
 const BASE: Timestamp = Timestamp::from_millis(30 * 86_400_000);
 
-/// The first of January 2026, in seconds since 1970.
-const WALL: u64 = 1_767_225_600;
-
 /// Most replacements that one moment starts: a task that ends as it starts must not stop time.
 const MOST_AT_ONCE: u32 = 1_000_000;
 
@@ -43,7 +40,7 @@ pub fn run<F: Functions>(
     functions: &mut F,
     mut watch: impl FnMut(&Tick<'_>),
 ) -> Report {
-    let (mut body, minimum) = Body::new(spec, setup);
+    let (mut body, minimum) = Body::new(Arc::new(spec.clone()), Arc::new(setup.clone()));
     let end = millis(setup.duration);
     let (mut tick_at, mut second_at) = (0, 0);
     loop {
@@ -68,22 +65,21 @@ pub fn run<F: Functions>(
 }
 
 /// Everything but the functions.
-struct Body<'a> {
-    spec: &'a PolicySpec,
-    setup: &'a Setup,
-    config: Config<'a>,
+pub(super) struct Body {
+    pub(super) spec: Arc<PolicySpec>,
+    setup: Arc<Setup>,
     rules: Rules,
     template: Arc<TaskTemplate>,
     backend: Arc<str>,
     state: PolicyState,
-    ledger: Ledger,
-    tasks: Tasks<'a>,
+    pub(super) ledger: Ledger,
+    pub(super) tasks: Tasks,
     machine: Machine,
     noise: Random,
     meter: Meter,
     /// Milliseconds since the start.
-    now: u64,
-    interval: Duration,
+    pub(super) now: u64,
+    pub(super) interval: Duration,
     tick: u64,
     sample: Option<Sample>,
     setpoint: Option<f64>,
@@ -94,12 +90,12 @@ struct Body<'a> {
     load: f64,
     /// The world as it was, for a metric that is late.
     past: VecDeque<World>,
-    ended: Option<String>,
+    pub(super) ended: Option<String>,
 }
 
-impl<'a> Body<'a> {
+impl Body {
     /// A body at the start, and the clairvoyant task-hours.
-    fn new(spec: &'a PolicySpec, setup: &'a Setup) -> (Self, Option<f64>) {
+    pub(super) fn new(spec: Arc<PolicySpec>, setup: Arc<Setup>) -> (Self, Option<f64>) {
         let bounds = Bounds { min: spec.workload.min, max: spec.workload.max };
         let seconds = setup.duration.as_secs() + u64::from(setup.duration.subsec_nanos() != 0);
         let least = setup.plant.per_task().map(|per_task| {
@@ -111,15 +107,12 @@ impl<'a> Body<'a> {
         let mut hint = 0;
         let load = setup.load.at(0.0, &mut hint);
         let mut body = Self {
-            spec,
-            setup,
-            config: Config::from(spec),
-            rules: Rules::from(spec),
+            rules: Rules::from(&*spec),
             template: Arc::new(spec.workload.template.clone()),
             backend: spec.workload.backend.as_str().into(),
             state: PolicyState::default(),
             ledger: Ledger::default(),
-            tasks: Tasks::new(setup),
+            tasks: Tasks::new(Arc::clone(&setup)),
             machine: Machine::new(setup.plant, setup.seed),
             noise: Random::new(setup.seed, 3),
             meter: Meter::default(),
@@ -135,8 +128,10 @@ impl<'a> Body<'a> {
             load,
             past: VecDeque::new(),
             ended: None,
+            spec,
+            setup,
         };
-        for _ in 0..setup.start.unwrap_or(first) {
+        for _ in 0..body.setup.start.unwrap_or(first) {
             body.start_running();
         }
         (body, minimum)
@@ -160,10 +155,10 @@ impl<'a> Body<'a> {
     }
 
     fn wall(&self) -> SystemTime {
-        SystemTime::UNIX_EPOCH + Duration::from_secs(WALL) + self.since()
+        self.setup.wall + self.since()
     }
 
-    const fn bounds(&self) -> Bounds {
+    fn bounds(&self) -> Bounds {
         Bounds { min: self.spec.workload.min, max: self.spec.workload.max }
     }
 
@@ -184,20 +179,20 @@ impl<'a> Body<'a> {
     }
 
     /// Goes on to another time.
-    fn pass(&mut self, to: u64) {
+    pub(super) fn pass(&mut self, to: u64) {
         let counts = self.ledger.counts();
         self.meter.pass(to, counts.staging + counts.running + counts.killing + self.ledger.helpers());
         self.now = to;
     }
 
     /// When the next replacement is due, if that is still to come.
-    fn wake(&self) -> u64 {
+    pub(super) fn wake(&self) -> u64 {
         let due = self.ledger.next_due().filter(|due| self.at() < *due);
         due.map_or(u64::MAX, |due| self.now + millis(due.since(self.at())))
     }
 
     /// Takes in what happened to tasks by now.
-    fn settle_events(&mut self) {
+    pub(super) fn settle_events(&mut self) {
         let mut happened = false;
         while let Some(event) = self.tasks.take(self.now) {
             happened = true;
@@ -233,7 +228,7 @@ impl<'a> Body<'a> {
         self.tasks.live(id, self.now);
     }
 
-    fn end(&mut self, id: &TaskId, exit: Exit) {
+    pub(super) fn end(&mut self, id: &TaskId, exit: Exit) {
         let at = self.at();
         self.version += 1;
         self.ledger.apply(id, TaskState::Gone, None, None, Some(exit), at, &self.rules);
@@ -351,7 +346,7 @@ impl<'a> Body<'a> {
         self.past.front().copied().unwrap_or(now)
     }
 
-    fn tick<F: Functions>(&mut self, functions: &mut F, watch: &mut impl FnMut(&Tick<'_>)) {
+    pub(super) fn tick<F: Functions>(&mut self, functions: &mut F, watch: &mut impl FnMut(&Tick<'_>)) {
         self.tick += 1;
         self.meter.ticks += 1;
         let at = self.at();
@@ -376,14 +371,17 @@ impl<'a> Body<'a> {
             paused: false,
             dry_run: false,
         };
-        let (decision, state) = decide(&self.config, std::mem::take(&mut self.state), &observation);
+        let state = std::mem::take(&mut self.state);
+        let (decision, state) = decide(&Config::from(&*self.spec), state, &observation);
         self.state = state;
         self.refused = 0;
         let counts = observation.counts;
         self.setpoint = setpoint;
         self.note(&observation.sample, setpoint);
         self.sample = Some(observation.sample);
-        let (decision, acted) = self.act(functions, decision, &mut errors);
+        let mut recorded = Vec::new();
+        let (decision, changed) = self.act(functions, decision, &mut errors, &mut recorded);
+        let acted = changed.net();
         self.interval = next_interval(&self.spec.interval, self.interval, acted != 0);
         if !self.setup.metric_lag.is_zero() {
             // What is ready from now on shows exactly a lag later, as the ledger counts it.
@@ -399,7 +397,18 @@ impl<'a> Body<'a> {
         self.meter.script_errors += errors.len() as u64;
         if let Some(sample) = &self.sample {
             let (at, load) = (self.since(), self.load);
-            watch(&Tick { at, load, counts, sample, setpoint, decision: &decision, errors: &errors });
+            watch(&Tick {
+                at,
+                load,
+                counts,
+                sample,
+                setpoint,
+                decision: &decision,
+                errors: &errors,
+                launched: changed.launched,
+                killed: changed.killed,
+                recorded: &recorded,
+            });
         }
     }
 
@@ -418,14 +427,14 @@ impl<'a> Body<'a> {
             }
         }
         if let Some(outage) = outage {
-            seen.sample = outage.kind.spoil(seen.sample, self.config.stale_after());
+            seen.sample = outage.kind.spoil(seen.sample, Config::from(&*self.spec).stale_after());
         }
         seen
     }
 
     fn note(&mut self, sample: &Sample, setpoint: Option<f64>) {
         match (sample, setpoint) {
-            (Sample::Value { value, age, .. }, setpoint) if *age <= self.config.stale_after() => {
+            (Sample::Value { value, age, .. }, setpoint) if *age <= Config::from(&*self.spec).stale_after() => {
                 if let Some(setpoint) = setpoint {
                     self.meter.deviate(self.since(), *value, setpoint);
                 }
@@ -440,14 +449,16 @@ impl<'a> Body<'a> {
         functions: &mut F,
         mut decision: Decision,
         errors: &mut Vec<ScriptError>,
-    ) -> (Decision, i64) {
+        recorded: &mut Vec<String>,
+    ) -> (Decision, Changed) {
         if decision.adjustment == 0 {
-            return (decision, 0);
+            return (decision, Changed::default());
         }
-        let (intents, by, adjustment) = match action(self.spec, &decision, decision.adjustment) {
+        let (intents, by, adjustment) = match action(&self.spec, &decision, decision.adjustment) {
             Action::Call { hook, n } => {
                 let acted = functions.act(hook, n, &self.standing());
                 errors.extend(acted.error);
+                recorded.extend(acted.recorded);
                 let by = if hook == Hook::Warmer { By::Warmer } else { By::Cooler };
                 // Tasks that others run are made up like all others: what they accept is what is launched and killed.
                 let intents = if self.spec.workload.backend == "none" {
@@ -476,8 +487,8 @@ impl<'a> Body<'a> {
         };
         let mut plan = plan(&situation, &intents, |id| self.ledger.is_alive(id));
         let order = self.order(functions, &mut plan, situation.counts.waiting, errors);
-        let acted = self.carry_out(&plan, order, decision.to_min);
-        (with_plan(decision, &plan, acted), acted)
+        let changed = self.carry_out(&plan, order, decision.to_min);
+        (with_plan(decision, &plan, changed.net()), changed)
     }
 
     /// Who goes first, by the script's `victims`; while it cannot say, nobody does.
@@ -502,7 +513,7 @@ impl<'a> Body<'a> {
         }
     }
 
-    fn carry_out(&mut self, plan: &Plan, order: Vec<TaskId>, to_min: u32) -> i64 {
+    fn carry_out(&mut self, plan: &Plan, order: Vec<TaskId>, to_min: u32) -> Changed {
         let cancelled = self.ledger.cancel_waiting(plan.kills);
         let victims = self.ledger.victims(&plan.named, plan.kills - cancelled, order);
         let killed = cancelled + victims.len() as u32;
@@ -513,7 +524,20 @@ impl<'a> Body<'a> {
         }
         self.kill(&victims);
         self.refused = plan.refused;
-        i64::from(plan.launched()) - i64::from(killed)
+        Changed { launched: plan.launched(), killed }
+    }
+}
+
+/// What a tick changed.
+#[derive(Clone, Copy, Debug, Default)]
+struct Changed {
+    launched: u32,
+    killed: u32,
+}
+
+impl Changed {
+    fn net(self) -> i64 {
+        i64::from(self.launched) - i64::from(self.killed)
     }
 }
 

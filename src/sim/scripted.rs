@@ -77,7 +77,7 @@ impl Functions for Scripted {
     }
 }
 
-fn view(task: &Task) -> TaskView {
+pub(super) fn view(task: &Task) -> TaskView {
     TaskView {
         id: task.id.clone(),
         policy: task.policy.clone(),

@@ -1,6 +1,7 @@
 //! A made-up backend: tasks that take their time to start, fail, end by themselves, and find no room.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::core::model::{Exit, TaskId};
@@ -44,8 +45,8 @@ pub(super) enum Event {
 
 /// The backend. Times are milliseconds since the start.
 #[derive(Debug)]
-pub(super) struct Tasks<'a> {
-    setup: &'a Setup,
+pub(super) struct Tasks {
+    setup: Arc<Setup>,
     events: BTreeMap<(u64, u64), Event>,
     serial: u64,
     next: u64,
@@ -54,19 +55,19 @@ pub(super) struct Tasks<'a> {
     random: Random,
 }
 
-impl<'a> Tasks<'a> {
-    pub(super) fn new(setup: &'a Setup) -> Self {
+impl Tasks {
+    pub(super) fn new(setup: Arc<Setup>) -> Self {
         let mut tasks = Self {
-            setup,
             events: BTreeMap::new(),
             serial: 0,
             next: u64::MAX,
             left: setup.rooms.iter().map(|room| room.n).collect(),
             waiting: Vec::new(),
             random: Random::new(setup.seed, 2),
+            setup,
         };
-        for room in &setup.rooms {
-            tasks.at(millis(room.to), Event::Room);
+        for at in 0..tasks.setup.rooms.len() {
+            tasks.at(millis(tasks.setup.rooms[at].to), Event::Room);
         }
         tasks
     }

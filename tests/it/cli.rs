@@ -54,12 +54,13 @@ impl Drop for Child {
     }
 }
 
-const VERBS: [&str; 15] = [
+const VERBS: [&str; 16] = [
     "run",
     "check",
     "eval",
     "explain",
     "replay",
+    "test",
     "init",
     "policies",
     "status",
@@ -370,7 +371,7 @@ fn init_writes_what_an_editor_needs_and_overwrites_nothing() {
     ");
     let read = |file: &str| std::fs::read_to_string(dir.path().join("policies").join(file)).unwrap();
     assert!(read("mail.lua").starts_with("-- mail.lua: "));
-    assert!(read("mail_test.lua").contains("require(\"mail\")"));
+    assert!(read("mail_test.lua").contains("describe(\"mail\""));
     assert!(read("types/setpoint.lua").starts_with("---@meta"));
     let luarc: serde_json::Value = serde_json::from_str(&read(".luarc.json")).unwrap();
     assert_eq!(luarc["runtime.version"], "Lua 5.1");

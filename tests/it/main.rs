@@ -30,6 +30,7 @@ mod sample;
 mod script;
 mod script_api;
 mod sim;
+mod spec;
 mod store;
 mod support;
 #[cfg(feature = "docker")]

@@ -68,7 +68,7 @@ impl Bench {
             hook: self.hook,
             mode: self.mode,
             trial: self.trial,
-            simulated: false,
+            outside: crate::script::call::Outside::Open,
             now: SystemTime::UNIX_EPOCH + Duration::from_millis(1_780_000_000_500),
             deadline: Instant::now() + self.deadline,
             output_left: AtomicUsize::new(1024),

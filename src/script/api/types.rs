@@ -578,6 +578,211 @@ function setpoint.fleet(fleet) end
 function setpoint.params(defaults) end
 ";
 
+/// What specs (`NAME_test.lua`) see beyond that.
+const SPEC: &str = "
+---What `load_policy` may be told.
+---@class (exact) setpoint.Spec.Options
+---@field name? string The policy beside the spec, `\"lib.queue\"` for one below; the spec's own unless given.
+---@field params? table<string, boolean|number|string>
+---@field fakes? table<string, table> Tables in the place of modules: `{ redis = { connect = … } }`.
+---@field row? string Which row of a fleet, as its own `discover` finds it with the fakes; the first unless given.
+---@field start? integer Tasks that run at the start; 0 unless given.
+---@field startup? string From asked to running; at once unless given.
+---@field stop? string From told to end to gone; at once unless given.
+---@field now? string|number Wall time at the start: `\"2026-03-01T08:00:00Z\"`, or seconds since 1970.
+---@field task? setpoint.Spec.Figures|fun(task: setpoint.Spec.Task): setpoint.Spec.Figures? What tasks show.
+
+---What a tick may be told. What is given takes the place of what the policy's functions give.
+---@class (exact) setpoint.Spec.Tick
+---@field metric? number
+---@field age? string Age of `metric`.
+---@field missing? boolean There is no sample.
+---@field error? string The sample fails with this.
+---@field target? number
+---@field advance? string Time that passes first; until the next tick is due unless given.
+---@field task? setpoint.Spec.Figures|fun(task: setpoint.Spec.Task): setpoint.Spec.Figures? What tasks show.
+
+---@class (exact) setpoint.Spec.Figures
+---@field cpu? number Percent of a core.
+---@field memory? number Bytes.
+---@field memory_limit? number
+---@field network_received? number
+---@field network_sent? number
+---@field pids? integer
+---@field host? string
+---@field container? string
+---@field pid? integer
+---@field ports? table<string, integer>
+
+---@class (exact) setpoint.Spec.Task
+---@field id string
+---@field uuid string
+---@field state \"asked\"|\"staging\"|\"running\"|\"killing\"
+---@field ready boolean
+---@field helper boolean
+---@field by string
+---@field now number Seconds since the policy's start.
+---@field host? string
+---@field container? string
+
+---@class (exact) setpoint.Spec.Reason
+---@field guard string
+---@field text string
+---@field from integer
+---@field to integer
+
+---What came of a tick.
+---@class (exact) setpoint.Spec.Decision
+---@field kind \"decision\"
+---@field at number Seconds since the policy's start.
+---@field sample? number
+---@field sample_kind \"value\"|\"missing\"|\"stale\"|\"error\"
+---@field setpoint? number
+---@field raw integer What the law wanted: + launches, − kills.
+---@field adjustment integer What was carried out.
+---@field launched integer
+---@field killed integer
+---@field running integer Tasks that run afterwards.
+---@field in_flight integer Tasks that are wanted and not ready afterwards.
+---@field desired integer Tasks that are wanted afterwards.
+---@field reasons setpoint.Spec.Reason[]
+---@field errors string[] Errors of the policy's functions.
+---@field requests string[] Effects of modules without a fake, recorded and not sent.
+
+---A policy under a virtual clock. Tasks start and end as they would, the decisions are those of the engine.
+---@class setpoint.Spec.Policy
+---@field table setpoint.Policy What its file returned.
+local SpecPolicy = {}
+
+---Ticks: when the next tick is due, or after `advance`.
+---@param options? setpoint.Spec.Tick
+---@return setpoint.Spec.Decision
+function SpecPolicy:tick(options) end
+
+---Lets time pass, with every tick that is due until then.
+---@param duration string
+---@param options? setpoint.Spec.Tick Of each tick.
+---@return setpoint.Spec.Decision[]
+function SpecPolicy:advance(duration, options) end
+
+---@return setpoint.Spec.Task[]
+function SpecPolicy:tasks() end
+
+---@return integer
+function SpecPolicy:running() end
+
+---Ends the n oldest running tasks.
+---@param n integer
+---@param code? integer Exit code; 0 unless given.
+---@return integer n How many there were.
+function SpecPolicy:finish(n, code) end
+
+---Every tick so far, a line each.
+---@return string
+function SpecPolicy:timeline() end
+
+---Why the policy has ended; nil while it goes on.
+---@return string?
+function SpecPolicy:ended() end
+
+---What is expected of a value. Each fails the case unless it holds.
+---@class (exact) setpoint.Spec.Expectation
+---@field never setpoint.Spec.Expectation The opposite.
+---@field to_equal fun(expected: any) The same value, tables by what is in them.
+---@field to_be fun(expected: any) The very same table or value.
+---@field to_be_near fun(expected: number, within?: number)
+---@field to_be_at_least fun(least: number)
+---@field to_be_at_most fun(most: number)
+---@field to_be_true fun()
+---@field to_be_false fun()
+---@field to_be_nil fun()
+---@field to_be_a fun(type: string)
+---@field to_have_length fun(length: integer)
+---@field to_match fun(pattern: string)
+---@field to_contain fun(item: any) A text has this part, or a table this item.
+---@field to_error fun(part?: string) Calling it raises, with this in the message.
+---@field to_launch fun(n?: integer) The decision launches so many tasks.
+---@field to_kill fun(n?: integer) The decision kills so many tasks.
+---@field to_hold fun() The decision changes nothing.
+---@field to_have_reason fun(part: string) One of its reasons is this guard's, or has these words.
+---@field to_have_failed fun(part?: string) One of the policy's functions failed, with this in the message.
+---@field to_match_golden fun(name: string) The text is what `setpoint test --update` wrote into NAME_test.golden.
+
+---What `for_all` draws from.
+---@class setpoint.Spec.Generator
+
+---@class (exact) setpoint.Spec.Range
+---@field min? number 0 unless given.
+---@field max? number 100 unless given.
+
+---@class (exact) setpoint.Spec.TraceRange
+---@field min? number 0 unless given.
+---@field max? number 100 unless given.
+---@field length? integer 30 unless given.
+---@field whole? boolean Whole numbers, unless false.
+
+---@class setpoint.Spec.gen
+gen = {}
+
+---@param range? setpoint.Spec.Range
+---@return setpoint.Spec.Generator
+function gen.integer(range) end
+
+---@param range? setpoint.Spec.Range
+---@return setpoint.Spec.Generator
+function gen.number(range) end
+
+---@param values any[]
+---@return setpoint.Spec.Generator
+function gen.one_of(values) end
+
+---@param item setpoint.Spec.Generator
+---@param lengths? setpoint.Spec.Range
+---@return setpoint.Spec.Generator
+function gen.list(item, lengths) end
+
+---A load that goes up, goes down, stands still and jumps.
+---@param range? setpoint.Spec.TraceRange
+---@return setpoint.Spec.Generator
+function gen.trace(range) end
+
+---Groups cases.
+---@param name string
+---@param body fun()
+function describe(name, body) end
+
+---A case.
+---@param name string
+---@param body fun()
+function it(name, body) end
+
+---A case that is not run.
+---@param name string
+---@param body fun()
+function skip(name, body) end
+
+---@param body fun()
+function before_each(body) end
+
+---@param body fun()
+function after_each(body) end
+
+---@param value any
+---@return setpoint.Spec.Expectation
+function expect(value) end
+
+---Loads a policy beside the spec.
+---@param options? string|setpoint.Spec.Options
+---@return setpoint.Spec.Policy
+function load_policy(options) end
+
+---Runs the property with inputs drawn from the generators (`runs` times, 100 unless given, from `seed` on); one that
+---fails is made as small as it can be.
+---@param options table<string, setpoint.Spec.Generator|integer>
+---@param property fun(input: table<string, any>)
+function for_all(options, property) end
+";
+
 /// Every file of `scripts/types/`: its path there, and its text.
 #[must_use]
 pub fn files() -> Vec<(String, String)> {
@@ -635,6 +840,7 @@ pub fn luacats() -> String {
         class(&mut out, item.name, item.doc, item.keys);
     }
     out.push_str(TAIL);
+    out.push_str(SPEC);
     for item in modules() {
         module(&mut out, item);
     }

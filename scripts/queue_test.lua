@@ -1,0 +1,79 @@
+-- queue_test.lua: a consumer for every few jobs, none for an empty list.
+
+describe("queue", function()
+  local waiting, in_hand, url
+
+  local function load(options)
+    options = options or {}
+    options.fakes = {
+      redis = {
+        connect = function(address)
+          url = address
+          return {
+            llen = function(_, list)
+              expect(list).to_equal("mails")
+              return waiting
+            end,
+            hlen = function(_, hash)
+              expect(hash).to_equal("mails:work")
+              return in_hand
+            end,
+          }
+        end,
+      },
+    }
+    options.params = options.params or {}
+    options.params.list = "mails"
+    return load_policy(options)
+  end
+
+  before_each(function()
+    waiting, in_hand = 0, 0
+  end)
+
+  it("launches what the backlog is worth and comes down when it is gone", function()
+    local policy = load()
+    waiting = 23
+    expect(policy:tick()).to_launch(5)
+    expect(url).to_equal("redis://127.0.0.1:6379")
+    waiting, in_hand = 0, 5
+    policy:advance("3s")
+    expect(policy:running()).to_equal(1)
+    in_hand = 0
+    policy:advance("3s")
+    expect(policy:running()).to_equal(0)
+    expect(policy:timeline()).to_match_golden("a backlog")
+  end)
+
+  it("keeps one while a job is in hand", function()
+    local policy = load({ start = 1 })
+    in_hand = 1
+    for _, decision in ipairs(policy:advance("10s")) do
+      expect(decision).to_hold()
+    end
+  end)
+
+  it("holds through an outage of Redis", function()
+    local policy = load({ params = { url = "redis://queue:6379" } })
+    waiting = 12
+    policy:tick()
+    waiting = nil
+    for _, decision in ipairs(policy:advance("30s")) do
+      expect(decision.sample_kind).to_equal("error")
+      expect(decision).to_hold()
+    end
+    expect(policy:running()).to_equal(3)
+  end)
+
+  it("has at most max consumers and always one while jobs wait", function()
+    for_all({ backlog = gen.trace({ max = 400 }), max = gen.integer({ min = 1, max = 40 }) }, function(input)
+      local policy = load({ params = { max = input.max } })
+      for _, jobs in ipairs(input.backlog) do
+        waiting = jobs
+        policy:tick()
+        expect(policy:running()).to_be_at_most(input.max)
+        expect(policy:running()).to_be_at_least(jobs > 0 and 1 or 0)
+      end
+    end)
+  end)
+end)
