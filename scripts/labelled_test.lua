@@ -1,7 +1,7 @@
 -- labelled_test.lua: groups of containers that ask for it by labels, and how their clones come and go.
 
 describe("labelled", function()
-  local containers
+  local containers, services
 
   local function container(id, cpu, labels, more)
     local made = { id = id, name = id, labels = labels, cpu_percent = cpu, memory_percent = 0, running = true }
@@ -21,6 +21,9 @@ describe("labelled", function()
         stats = function()
           return containers
         end,
+        services = function()
+          return services
+        end,
         template = function(id)
           if id == "gone" then
             return nil
@@ -35,6 +38,10 @@ describe("labelled", function()
     }
     return load_policy(options)
   end
+
+  before_each(function()
+    services = {}
+  end)
 
   it("clones the first container until the mean is near the target", function()
     local compose = "com.docker.compose.service"
@@ -102,6 +109,28 @@ describe("labelled", function()
       expect(decision.sample_kind).to_equal("missing")
       expect(decision).to_hold()
     end
+  end)
+
+  it("scales a service of a Swarm itself, within its own bounds, and none that a policy has already", function()
+    local labels = { ["setpoint.metric"] = "cpu", ["setpoint.min"] = "2", ["setpoint.max"] = "4" }
+    containers = {}
+    services = {
+      { name = "api", replicas = 2, labels = labels },
+      { name = "taken", replicas = 1, labels = { ["setpoint.metric"] = "cpu", ["setpoint.policy"] = "x" } },
+      { name = "global", labels = labels },
+    }
+    local policy
+    policy = load({
+      start = 2,
+      task = function()
+        return { cpu = 240 / policy:running() }
+      end,
+    })
+    expect(policy.table.workload.service).to_equal("api")
+    expect(policy:tick({ advance = "30s" })).to_launch(2)
+    expect(function()
+      load({ row = "taken" })
+    end).to_error("it found api")
   end)
 
   it("says which label is wrong", function()

@@ -369,7 +369,6 @@ function setpoint.params(defaults) end
 ---@field ready boolean
 ---@field helper boolean
 ---@field by string
----@field slot? integer
 ---@field now number Seconds since the policy's start.
 ---@field host? string
 ---@field container? string

@@ -114,9 +114,9 @@ pub(crate) async fn run(args: &Args, globals: &Globals) -> Result<Exit, CliError
         .collect();
     let mut all = Vec::with_capacity(running.len());
     for (path, spec) in running {
-        let result = spec
-            .await
-            .map_err(|error| CliError::new(Exit::Bug, format!("`{}` did not come to its end", path.display())).because(error))?;
+        let result = spec.await.map_err(|error| {
+            CliError::new(Exit::Bug, format!("`{}` did not come to its end", path.display())).because(error)
+        })?;
         all.push(Ran { path, result });
     }
     let written = write_golden(&all)?;
@@ -176,8 +176,9 @@ fn find(paths: &[PathBuf]) -> Result<Vec<PathBuf>, CliError> {
             }
             if found.is_empty() {
                 let text = format!("there is no spec in the folder `{}`", path.display());
-                return Err(CliError::new(Exit::Config, text)
-                    .hint(format!("a spec is a file that ends in `{SPEC_SUFFIX}`; `setpoint init` writes a first one")));
+                return Err(CliError::new(Exit::Config, text).hint(format!(
+                    "a spec is a file that ends in `{SPEC_SUFFIX}`; `setpoint init` writes a first one"
+                )));
             }
             found.sort();
             found.into_iter().for_each(&mut add);

@@ -40,15 +40,13 @@ fn every_bundled_policy_has_a_spec_that_holds_and_runs_most_of_it() {
     let policies = std::fs::read_dir(package.join("scripts")).unwrap().map(|entry| entry.unwrap().file_name());
     let mut seen = 0;
     for name in policies.map(|name| name.into_string().unwrap()) {
-        if !name.ends_with(".lua") || name.ends_with("_test.lua") {
-            continue;
-        }
+        let Some(stem) = name.strip_suffix(".lua").filter(|stem| !stem.ends_with("_test")) else { continue };
         seen += 1;
-        let file = covered.get(format!("scripts/{name}").as_str()).unwrap_or_else(|| panic!("{name} has no spec"));
+        let file = covered.get(format!("scripts/{name}").as_str()).unwrap_or_else(|| panic!("{stem} has no spec"));
         let (lines, missed) = (file["lines"].as_u64().unwrap(), file["missed"].as_array().unwrap().len() as u64);
         assert!(missed * 10 <= lines * 3, "{name}: {missed} of {lines} lines are run by no case: {file}");
     }
-    assert_eq!(seen, 8, "the specs of all bundled policies were looked at");
+    assert!(8 <= seen, "only {seen} policies were looked at");
 }
 
 const QUEUE: &str = r#"local redis = require("setpoint.redis")
@@ -77,13 +75,13 @@ return {
 "#;
 
 /// `load(options)` loads it with a list of `length` jobs.
-const FAKES: &str = r#"local length = 0
+const FAKES: &str = r"local length = 0
 local function load(options)
   options = options or {}
   options.fakes = { redis = { connect = function() return { llen = function() return length end } end } }
   return load_policy(options)
 end
-"#;
+";
 
 fn queue(scratch: &Scratch, cases: &str) {
     scratch.write("queue.lua", QUEUE);
@@ -206,10 +204,18 @@ end)
     );
     let (code, stdout, stderr) = out(&scratch, &["queue.lua", "--coverage", "--jobs", "1"]);
     assert_eq!(code, Some(0), "{stdout}{stderr}");
-    assert_snapshot!(stdout, @"");
+    assert_snapshot!(stdout, @r"
+    ok    queue_test.lua  9 cases, 1 skipped
+
+    coverage  queue.lua  11 of 11 lines (100 %)
+
+    9 cases, 1 skipped
+    ");
 }
 
 const WRONG: &str = r#"describe("queue", function()
+  before_each(function() length = 0 end)
+
   it("launches too few", function()
     length = 40
     local policy = load()
@@ -247,14 +253,14 @@ fn what_fails_shows_where_what_and_the_timeline() {
     scratch.write("sub/broken_test.lua", "describe('x', function()\n  it('y' function() end)\nend)\n");
     let (code, stdout, stderr) = out(&scratch, &["queue_test.lua"]);
     assert_eq!(code, Some(1), "{stdout}{stderr}");
-    assert_snapshot!(stdout, @"");
+    assert_snapshot!("failing_specs", stdout);
     let (code, stdout, _) = out(&scratch, &[]);
     assert_eq!(code, Some(78), "a spec that does not load outranks one that fails: {stdout}");
     assert!(stdout.contains("sub/broken_test.lua:2"), "{stdout}");
     let value = json(&scratch, 78, &["--junit", "report.xml"]);
     assert_eq!((&value["failed"], &value["not_loaded"]), (&Value::from(4), &Value::from(1)), "{value}");
     let failure = &value["files"][0]["cases"][0]["failure"];
-    assert_eq!(failure["line"], 13, "{failure}");
+    assert_eq!(failure["line"], 15, "{failure}");
     assert_eq!(failure["timelines"]["queue"].as_array().unwrap().len(), 4, "{failure}");
     let xml = scratch.read("report.xml");
     assert!(xml.contains("<testsuite name=\"queue_test.lua\" tests=\"4\" failures=\"4\""), "{xml}");
@@ -306,7 +312,13 @@ fn golden_timelines_are_written_kept_and_compared() {
     assert_eq!(code, Some(0), "{stderr}");
     assert!(stdout.starts_with("wrote queue_test.golden\n"), "{stdout}");
     let golden = scratch.read("queue_test.golden");
-    assert_snapshot!(golden, @"");
+    assert_snapshot!(golden, @r"
+    Golden timelines, written by `setpoint test --update`.
+
+    == nothing to do
+        0s  0 of 0  tasks 0+0  raw +0  held
+         …  the same until 20s
+    ");
     assert_eq!(json(&scratch, 0, &only)["passed"], 1);
     scratch.write("queue_test.golden", &golden.replace("tasks 0+0", "tasks 1+0"));
     let (code, stdout, _) = out(&scratch, &only);

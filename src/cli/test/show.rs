@@ -155,7 +155,8 @@ pub(super) fn json(all: &[Ran]) -> Value {
         .into_values()
         .map(|file| json!({ "path": file.path.display().to_string(), "lines": file.lines, "missed": file.missed }))
         .collect();
-    let (cases, failed): (usize, usize) = (reports().map(|report| report.cases.len()).sum(), reports().map(failed).sum());
+    let (cases, failed): (usize, usize) =
+        (reports().map(|report| report.cases.len()).sum(), reports().map(failed).sum());
     let skipped: usize = reports().map(skipped).sum();
     json!({
         "files": files,

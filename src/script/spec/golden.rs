@@ -60,7 +60,8 @@ impl Goldens {
         }
         let line = known.lines().zip(text.lines()).position(|(a, b)| a != b);
         let line = line.unwrap_or_else(|| known.lines().count().min(text.lines().count()));
-        let shown = |text: &str| text.lines().nth(line).map_or_else(|| "its end".to_owned(), |line| format!("{line:?}"));
+        let shown =
+            |text: &str| text.lines().nth(line).map_or_else(|| "its end".to_owned(), |line| format!("{line:?}"));
         Some(Difference {
             expected: format!("the golden timeline {name:?}, at its line {} {}", line + 1, shown(known)),
             got: shown(&text),
@@ -136,7 +137,10 @@ mod tests {
         let mut again = Goldens::beside(&spec, false).unwrap();
         assert!(again.compare("other", "x\n").is_none());
         let difference = again.compare("up and down", "0s a\n1s b\n2s d\n").unwrap();
-        assert_eq!((difference.got.as_str(), difference.detail.as_deref()), ("\"1s b\"", Some("  0s a\n- 1s c\n+ 1s b\n+ 2s d\n")));
+        assert_eq!(
+            (difference.got.as_str(), difference.detail.as_deref()),
+            ("\"1s b\"", Some("  0s a\n- 1s c\n+ 1s b\n+ 2s d\n"))
+        );
         assert!(again.compare("new", "x").unwrap().got.contains("--update"));
         assert!(again.written(true).is_none(), "only an update writes");
         let mut partial = Goldens::beside(&spec, true).unwrap();

@@ -153,7 +153,9 @@ fn params_of(options: &Table) -> Result<BTreeMap<String, String>, Refusal> {
         };
         match &key {
             Value::String(key) => params.insert(key.to_string_lossy(), text),
-            other => return Err(wrong(format!("load_policy: params: expected names as keys, got {}", describe(other)))),
+            other => {
+                return Err(wrong(format!("load_policy: params: expected names as keys, got {}", describe(other))));
+            }
         };
     }
     Ok(params)

@@ -195,11 +195,7 @@ impl ScriptHost {
     ///
     /// # Errors
     /// It does not load: its file cannot be read, is no Lua, or raises while it describes its cases.
-    pub async fn run_spec(
-        &self,
-        request: SpecRequest,
-        stage: Arc<dyn Stage>,
-    ) -> Result<SpecReport, Vec<ScriptError>> {
+    pub async fn run_spec(&self, request: SpecRequest, stage: Arc<dyn Stage>) -> Result<SpecReport, Vec<ScriptError>> {
         let path = request.path.clone();
         let work = run::run(Arc::clone(&self.shared), Arc::clone(&self.pool), request, stage);
         self.pool.spawn(work).await.unwrap_or_else(|error| {

@@ -10,6 +10,7 @@ use once_cell::sync::OnceCell;
 
 use crate::core::model::PolicyName;
 
+use super::super::Hook;
 use super::super::call::{HostShared, ScriptDir};
 use super::super::error::{ScriptError, ScriptErrorKind};
 use super::super::fault::Fault;
@@ -18,7 +19,6 @@ use super::super::pool::Pool;
 use super::super::require::{Files, Reads, read_source};
 use super::super::stdlib::NewEnvironment;
 use super::super::vm::{Vm, load_prelude};
-use super::super::Hook;
 use super::golden::Goldens;
 use super::host::{Shared, functions};
 use super::load::scope;
@@ -103,12 +103,7 @@ fn carry_out(
 }
 
 /// The cases that the spec describes.
-fn collect(
-    vm: &Arc<Vm>,
-    request: &SpecRequest,
-    source: &Arc<str>,
-    state: &Shared,
-) -> Result<Vec<Collected>, Fault> {
+fn collect(vm: &Arc<Vm>, request: &SpecRequest, source: &Arc<str>, state: &Shared) -> Result<Vec<Collected>, Fault> {
     static COMPILED: OnceCell<Vec<u8>> = OnceCell::new();
     let lua = &vm.lua;
     let prelude = load_prelude(lua, SOURCE, &COMPILED).map_err(Fault::Lua)?;
