@@ -29,6 +29,7 @@ pub(crate) enum Outside {
     /// Nothing: it is a simulation.
     Simulated,
     /// Nothing: it is a spec, whose fakes take the modules' place.
+    #[cfg(feature = "sim")]
     Spec,
 }
 
@@ -183,6 +184,7 @@ impl HostShared {
                     "{what}: unavailable in simulate; `simulate = {{ metric = … }}` takes the metric's place there"
                 )));
             }
+            #[cfg(feature = "sim")]
             Outside::Spec => {
                 return Err(mlua::Error::runtime(format!(
                     "{what}: unavailable in specs; give `load_policy` a fake of the module in `fakes`"

@@ -31,6 +31,9 @@ impl<T: Send + 'static> Held<T> {
 impl<T: Send + 'static> Drop for Held<T> {
     fn drop(&mut self) {
         let (value, vm) = (self.value.take(), Arc::clone(&self.vm));
+        if vm.let_go_here {
+            return;
+        }
         let pool = Arc::clone(&vm.pool);
         drop(pool.spawn(async move {
             vm.in_turn(|_| drop(value)).await;

@@ -317,7 +317,7 @@ local function case(name, body, skipped)
   insert(mine, name)
   insert(cases, {
     names = mine,
-    line = info(body, "l"),
+    line = math.max(0, info(body, "l") or 0),
     skipped = skipped,
     run = function()
       for _, before in first do
