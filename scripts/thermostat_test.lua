@@ -32,7 +32,8 @@ describe("thermostat", function()
   end)
 
   it("stays within its bounds whatever the target", function()
-    for_all({ targets = gen.trace({ max = 300 }), max = gen.integer({ min = 1, max = 150 }), runs = 20 }, function(input)
+    local inputs = { targets = gen.trace({ max = 300 }), max = gen.integer({ min = 1, max = 150 }), runs = 20 }
+    for_all(inputs, function(input)
       local policy = load_policy({ params = { max = input.max } })
       for _, target in ipairs(input.targets) do
         policy:tick({ target = target })
