@@ -19,7 +19,7 @@
 ---@field max_failures? integer Failures net of successes after which the policy ends with code 1; off unless given.
 ---@field backoff? setpoint.Backoff Delay before a failed task's successor, doubling: 1 s to 5 min unless given.
 ---@field max_helpers? integer Most helper tasks (`count = false`) at once; 0 unless given.
----@field shadow? string A second policy file that is evaluated beside this one and acts on nothing.
+---@field shadow? string A second policy file to evaluate beside this one, without acting; this version does not yet, and warns.
 ---@field params? table<string, boolean|number|string> Parameters with their defaults, as `setpoint.params` declares them.
 ---@field simulate? setpoint.Simulate What replaces `metric` in `setpoint simulate`.
 

@@ -104,6 +104,10 @@ pub(super) fn policy(table: &Table, backends: &Backends<'_>, found: &mut Finding
         choosing(workload, &functions, found);
     }
     needs(&node, &control.law, &functions, &target, found);
+    let shadow = node.text("shadow", found);
+    if shadow.is_some() {
+        found.warn("shadow is not evaluated by this version: nothing is recorded of it");
+    }
     let spec = PolicySpec {
         interval,
         workload: workload.unwrap_or_else(no_workload),
@@ -111,7 +115,7 @@ pub(super) fn policy(table: &Table, backends: &Backends<'_>, found: &mut Finding
         max_failures: max_failures(&node, found),
         backoff: backoff(&node, found),
         max_helpers: node.whole("max_helpers", 0..=MOST_TASKS, found).unwrap_or(0),
-        shadow: node.text("shadow", found),
+        shadow,
         hooks: Hooks {
             metric: functions.metric.is_some(),
             target,
