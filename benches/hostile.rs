@@ -17,20 +17,10 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
+use setpoint::runtime::EngineHandle;
 use setpoint::runtime::view::{PolicySnapshot, StreamEvent};
-use setpoint::runtime::{Engine, EngineConfig, EngineHandle, PolicySource};
-use support::{arguments, between, load, local, memory_mb, summary};
+use support::{arguments, between, dry_run, load, memory_mb, policy, runtime, summary};
 use tokio::sync::broadcast::error::RecvError;
-
-const GOOD: &str = r#"
-return {
-  interval = "100ms",
-  workload = { command = "sleep 60", min = 0, max = 40 },
-  control = { per_task = 5 },
-  metric = function(ctx) return 20 + 10 * math.sin(ctx.tick / 10) end,
-  target = function(ctx) return 20 end,
-}
-"#;
 
 /// What hostile metrics do.
 const BODIES: &[&str] = &[
@@ -93,7 +83,7 @@ const BODIES: &[&str] = &[
 fn main() -> Result<(), Box<dyn Error>> {
     let seconds = arguments().iter().find_map(|arg| arg.parse().ok()).unwrap_or(20);
     println!("{} hostile policies", BODIES.len());
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+    let runtime = runtime()?;
     for (name, hostile, anew) in
         [("alone", false, false), ("beside them", true, false), ("beside them, saved anew", true, true)]
     {
@@ -105,17 +95,11 @@ fn main() -> Result<(), Box<dyn Error>> {
 
 async fn measure(name: &str, hostile: bool, anew: bool, time: Duration) -> Result<(), Box<dyn Error>> {
     let dir = tempfile::tempdir()?;
-    fs::write(dir.path().join("good.lua"), GOOD)?;
+    fs::write(dir.path().join("good.lua"), policy("100ms"))?;
     if hostile {
         save(dir.path(), 0)?;
     }
-    let engine = Engine::start(EngineConfig {
-        sources: vec![PolicySource::Dir(dir.path().to_path_buf())],
-        backends: [("local".to_owned(), local()?)].into(),
-        dry_run: true,
-        ..EngineConfig::default()
-    })
-    .await?;
+    let engine = dry_run(dir.path()).await?;
     let handle = engine.handle();
     let watched = tokio::spawn(watch(handle.clone(), time));
     let begun = Instant::now();

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use divan::{Bencher, black_box};
 use setpoint::core::decide::{Config, decide};
-use setpoint::core::decision::{InFlight, Observation, PolicyState, Scripted};
+use setpoint::core::decision::{Observation, PolicyState, Scripted};
 use setpoint::core::model::{Counts, Effect, Sample};
 use setpoint::core::policy::{
     Confirm, Control, FlapBudget, Gains, Interval, LawSpec, Side, StepLimit, StepTier, Tolerance, Tuning, UpDown,
@@ -115,12 +115,7 @@ fn observation(tick: u64, control: &Control) -> Observation {
         sample: Sample::value(20.0 + 10.0 * (tick as f64 / 10.0).sin() + noise),
         setpoint: Some(20.0),
         counts: Counts { running: 7, ready: 7, ..Counts::default() },
-        in_flight: InFlight::default(),
-        refused: 0,
         scripted,
-        bounds: None,
-        budget: None,
-        paused: false,
-        dry_run: false,
+        ..Observation::default()
     }
 }

@@ -16,8 +16,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use setpoint::runtime::view::StreamEvent;
-use setpoint::runtime::{Engine, EngineConfig, PolicySource};
-use support::{arguments, load, local, summary};
+use support::{arguments, dry_run, load, runtime, summary};
 use tokio::sync::broadcast::Receiver;
 use tokio::sync::broadcast::error::RecvError;
 
@@ -48,15 +47,8 @@ fn main() -> Result<(), Box<dyn Error>> {
     for index in 0..100 {
         fs::write(dir.path().join(format!("p{index}.lua")), policy(0))?;
     }
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
-    runtime.block_on(async {
-        let engine = Engine::start(EngineConfig {
-            sources: vec![PolicySource::Dir(dir.path().to_path_buf())],
-            backends: [("local".to_owned(), local()?)].into(),
-            dry_run: true,
-            ..EngineConfig::default()
-        })
-        .await?;
+    runtime()?.block_on(async {
+        let engine = dry_run(dir.path()).await?;
         let handle = engine.handle();
         let mut events = handle.subscribe();
         tokio::time::sleep(Duration::from_secs(2)).await;

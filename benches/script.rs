@@ -4,6 +4,8 @@
 //! back; `observe_many` is the same for 1,000 policies of a file each, asked all at once, per policy; `load` is a
 //! file read, compiled in a VM of its own, run and checked, as at a reload.
 
+mod support;
+
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -17,16 +19,6 @@ use setpoint::core::model::{Point, PolicyName, Sample};
 use setpoint::core::time::Timestamp;
 use setpoint::script::{Content, Ctx, Limits, LoadRequest, LoadedFile, LoadedPolicy, Natives, Permissions, ScriptHost};
 use tokio::runtime::Runtime;
-
-const POLICY: &str = r#"
-return {
-  interval = "1s",
-  workload = { command = "sleep 60", min = 0, max = 40 },
-  control = { per_task = 5 },
-  metric = function(ctx) return 20 + 10 * math.sin(ctx.tick / 10) end,
-  target = function(ctx) return 20 end,
-}
-"#;
 
 const WALL: Duration = Duration::from_secs(30);
 
@@ -64,8 +56,7 @@ fn load_file(bencher: Bencher<'_, '_>) {
 }
 
 fn host() -> (Runtime, ScriptHost) {
-    let build = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
-    let runtime = build.expect("a runtime");
+    let runtime = support::runtime().expect("a runtime");
     let (limits, permissions) = (Limits::default(), Permissions::default());
     let host = ScriptHost::new(limits, permissions, Natives::default(), runtime.handle().clone(), 4);
     (runtime, host.expect("script threads"))
@@ -75,7 +66,7 @@ async fn load(host: &ScriptHost, name: impl ToString) -> LoadedPolicy {
     let request = LoadRequest {
         path: "p.lua".into(),
         name: name.to_string(),
-        source: Some(POLICY.to_owned()),
+        source: Some(support::policy("1s")),
         params: BTreeMap::new(),
         backends: vec!["local".to_owned()],
     };

@@ -1,87 +1,73 @@
-//! How late ticks are, and what they cost, with many policies: `cargo bench --bench ticks -- [fleets|files] [SECONDS]`.
+//! How late ticks are, and what they cost, with many policies:
+//! `cargo bench --bench ticks -- [fleets|files|fleets-stored|files-stored] [SECONDS]`.
 //!
 //! `fleets`: 10,000 policies as 100 fleets of 100 rows; `files`: 1,000 policies, a file each. All at an interval of
-//! one second, each with a Lua `metric` and `target`, in a dry run. Lag is the time from when a tick was due to when
-//! it began. The first five seconds (loading, first ticks) are left out.
+//! one second, each with a Lua `metric` and `target`, in a dry run; `-stored` with a state folder and the decision log,
+//! which has a record of each tick. Lag is the time from when a tick was due to when it began. The first five seconds
+//! (loading, first ticks) are left out.
 
 #![expect(clippy::print_stdout, reason = "its figures are its output")]
 
 mod support;
 
+use std::error::Error;
 use std::fs;
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use setpoint::runtime::view::Totals;
-use setpoint::runtime::{Engine, EngineConfig, PolicySource};
-use support::{arguments, cpu_seconds, load, local, memory_mb};
+use support::{arguments, cpu_seconds, dry_run, dry_run_stored, folder_bytes, load, memory_mb, policy, runtime};
 
-const FLEET: &str = r#"
-return setpoint.fleet {
-  discover = function()
-    local rows = {}
-    for i = 1, 100 do rows[i] = { name = "row" .. i } end
-    return rows
-  end,
-  policy = function(row)
-    return {
-      interval = "1s",
-      workload = { command = "sleep 60", min = 0, max = 40 },
-      control = { per_task = 5 },
-      metric = function(ctx) return 20 + 10 * math.sin(ctx.tick / 10) end,
-      target = function(ctx) return 20 end,
-    }
-  end,
+/// A fleet of 100 rows, each an ordinary policy.
+fn fleet() -> String {
+    format!(
+        r#"
+local function discover()
+  local rows = {{}}
+  for i = 1, 100 do rows[i] = {{ name = "row" .. i }} end
+  return rows
+end
+local function policy(row)
+{}end
+return setpoint.fleet {{ discover = discover, policy = policy }}
+"#,
+        policy("1s")
+    )
 }
-"#;
 
-const FILE: &str = r#"
-return {
-  interval = "1s",
-  workload = { command = "sleep 60", min = 0, max = 40 },
-  control = { per_task = 5 },
-  metric = function(ctx) return 20 + 10 * math.sin(ctx.tick / 10) end,
-  target = function(ctx) return 20 end,
-}
-"#;
-
-fn main() -> Result<(), Box<dyn std::error::Error>> {
+fn main() -> Result<(), Box<dyn Error>> {
     let args = arguments();
     let seconds = args.iter().find_map(|arg| arg.parse().ok()).unwrap_or(20);
-    for (name, files, text) in [("fleets", 100, FLEET), ("files", 1000, FILE)] {
-        if args.iter().all(|arg| arg.parse::<u64>().is_ok() || arg == name) {
+    let cases = [("fleets", 100, fleet()), ("files", 1000, policy("1s"))];
+    for (name, stored) in [("fleets", false), ("files", false), ("fleets-stored", true), ("files-stored", true)] {
+        if args.iter().any(|arg| arg == name) {
+            let (_, files, text) =
+                cases.iter().find(|(case, ..)| name.starts_with(case)).expect("a case for each name");
+            measure(name, *files, text, stored, Duration::from_secs(seconds))?;
+        } else if args.iter().all(|arg| arg.parse::<u64>().is_ok()) {
             // A process each, so that one's memory does not count for the other.
-            if args.iter().any(|arg| arg == name) {
-                measure(name, files, text, Duration::from_secs(seconds))?;
-            } else {
-                let status = std::process::Command::new(std::env::current_exe()?)
-                    .args([name.to_owned(), seconds.to_string()])
-                    .status()?;
-                assert!(status.success(), "{name} failed");
-            }
+            let seconds = seconds.to_string();
+            let status = Command::new(std::env::current_exe()?).args([name, &seconds]).status()?;
+            assert!(status.success(), "{name} failed");
         }
     }
     Ok(())
 }
 
-fn measure(name: &str, files: usize, text: &str, time: Duration) -> Result<(), Box<dyn std::error::Error>> {
-    let dir = tempfile::tempdir()?;
+fn measure(name: &str, files: usize, text: &str, stored: bool, time: Duration) -> Result<(), Box<dyn Error>> {
+    let (dir, state) = (tempfile::tempdir()?, tempfile::tempdir()?);
     for index in 0..files {
         fs::write(dir.path().join(format!("p{index}.lua")), text)?;
     }
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
-    runtime.block_on(async {
+    runtime()?.block_on(async {
         let begun = Instant::now();
-        let engine = Engine::start(EngineConfig {
-            sources: vec![PolicySource::Dir(dir.path().to_path_buf())],
-            backends: [("local".to_owned(), local()?)].into(),
-            dry_run: true,
-            ..EngineConfig::default()
-        })
-        .await?;
+        let engine =
+            if stored { dry_run_stored(dir.path(), state.path()).await? } else { dry_run(dir.path()).await? };
         let loaded = begun.elapsed();
         tokio::time::sleep(Duration::from_secs(5)).await;
         let handle = engine.handle();
         let (before, cpu_before, wall) = (handle.totals(), cpu_seconds("self"), Instant::now());
+        let bytes_before = folder_bytes(state.path());
         tokio::time::sleep(time).await;
         let (after, cpu_after, elapsed) = (handle.totals(), cpu_seconds("self"), wall.elapsed().as_secs_f64());
         let ticks = after.ticks - before.ticks;
@@ -96,6 +82,10 @@ fn measure(name: &str, files: usize, text: &str, time: Duration) -> Result<(), B
             (cpu_after - cpu_before) / elapsed * 100.0,
             load(),
         );
+        if stored {
+            let written = folder_bytes(state.path()).saturating_sub(bytes_before) as f64 / 1e6;
+            println!("  the state folder grew by {:.2} MB/s, {:.0} bytes a tick", written / elapsed, written * 1e6 / ticks as f64);
+        }
         engine.stop().await;
         Ok(())
     })

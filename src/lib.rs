@@ -65,13 +65,7 @@
 //!     sample: Sample::value(37.0),
 //!     setpoint: Some(0.0),
 //!     counts: Counts { running: 2, ready: 2, ..Counts::default() },
-//!     in_flight: InFlight::default(),
-//!     refused: 0,
-//!     scripted: None,
-//!     bounds: None,
-//!     budget: None,
-//!     paused: false,
-//!     dry_run: false,
+//!     ..Observation::default()
 //! };
 //! let (decision, _state) = decide(&config, PolicyState::default(), &observation);
 //! assert_eq!(decision.adjustment, 2);

@@ -114,12 +114,7 @@ impl Plant {
                     setpoint: Some(aim * self.rate),
                     counts: Counts { staging, running, ready: running, ..Counts::default() },
                     in_flight: in_flight(running + staging, past.back().copied(), control, staging),
-                    refused: 0,
-                    scripted: None,
-                    bounds: None,
-                    budget: None,
-                    paused: false,
-                    dry_run: false,
+                    ..Observation::default()
                 };
                 let (decision, next) = decide(&config, state, &observation);
                 state = next;

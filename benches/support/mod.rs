@@ -1,11 +1,66 @@
 //! What the benches share: figures of processes, percentiles, and the pieces of an engine.
 #![allow(dead_code, reason = "each bench uses some of it")]
 
+use std::error::Error;
 use std::fs;
+use std::path::Path;
 use std::time::{Duration, SystemTime};
 
+use setpoint::backend::Backend;
 use setpoint::backend::local::{LocalBackend, LocalConfig};
-use setpoint::backend::{Backend, BackendError};
+use setpoint::log::LogConfig;
+use setpoint::runtime::{Engine, EngineConfig, PolicySource};
+
+/// What an ordinary policy does each tick: a metric and a target of its own, and a law that has something to decide.
+pub(crate) fn policy(interval: &str) -> String {
+    format!(
+        r#"return {{
+  interval = "{interval}",
+  workload = {{ command = "sleep 60", min = 0, max = 40 }},
+  control = {{ per_task = 5 }},
+  metric = function(ctx) return 20 + 10 * math.sin(ctx.tick / 10) end,
+  target = function(ctx) return 20 end,
+}}
+"#
+    )
+}
+
+/// Runtime of an engine as the command line has it on two cores.
+pub(crate) fn runtime() -> std::io::Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()
+}
+
+/// An engine that runs the policies of a folder and launches nothing.
+pub(crate) async fn dry_run(dir: &Path) -> Result<Engine, Box<dyn Error>> {
+    Ok(Engine::start(config(dir)?).await?)
+}
+
+/// The same with a state folder: the store, and a decision log, as `run --state-dir` has them.
+pub(crate) async fn dry_run_stored(dir: &Path, state: &Path) -> Result<Engine, Box<dyn Error>> {
+    let decision_log = Some(LogConfig::new(state.join("decisions")));
+    Ok(Engine::start(EngineConfig { state_dir: Some(state.to_path_buf()), decision_log, ..config(dir)? }).await?)
+}
+
+fn config(dir: &Path) -> Result<EngineConfig, Box<dyn Error>> {
+    let local = Backend::Tasks(LocalBackend::new(LocalConfig::default())?);
+    Ok(EngineConfig {
+        sources: vec![PolicySource::Dir(dir.to_path_buf())],
+        backends: [("local".to_owned(), local)].into(),
+        dry_run: true,
+        ..EngineConfig::default()
+    })
+}
+
+/// Bytes of all files below a folder.
+pub(crate) fn folder_bytes(dir: &Path) -> u64 {
+    let entries = fs::read_dir(dir).into_iter().flatten().flatten();
+    let sizes = entries.map(|entry| match entry.metadata() {
+        Ok(metadata) if metadata.is_dir() => folder_bytes(&entry.path()),
+        Ok(metadata) => metadata.len(),
+        Err(_) => 0,
+    });
+    sizes.sum()
+}
 
 /// The arguments that are the bench's own, without those that cargo adds.
 pub(crate) fn arguments() -> Vec<String> {
@@ -57,9 +112,4 @@ pub(crate) fn millis(time: Duration) -> String {
 /// From one wall clock time to a later one.
 pub(crate) fn between(from: SystemTime, to: SystemTime) -> Duration {
     to.duration_since(from).unwrap_or_default()
-}
-
-/// A local backend of its own.
-pub(crate) fn local() -> Result<Backend, BackendError> {
-    Ok(Backend::Tasks(LocalBackend::new(LocalConfig::default())?))
 }

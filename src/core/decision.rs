@@ -14,8 +14,9 @@ pub use super::law::{AdaptiveState, PidState};
 use super::model::{Counts, Point, Sample};
 use super::time::Timestamp;
 
-/// All that a decision may depend on besides the configuration and the state.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+/// All that a decision may depend on besides the configuration and the state. By default: no sample, no setpoint, no
+/// tasks, and nothing that narrows the decision.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Observation {
     /// Engine time of the tick.
     pub now: Timestamp,

@@ -79,7 +79,7 @@ fn crockford(ulid: &str) -> Option<u128> {
 }
 
 /// What `metric` gave this tick. An error is never a number.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "lowercase")]
 pub enum Sample {
     /// A finite number, at most `stale_after` old.
@@ -92,6 +92,7 @@ pub enum Sample {
         reported: Option<u32>,
     },
     /// `metric` returned nil.
+    #[default]
     Missing,
     /// Too old to act on, or the clock jumped.
     Stale {

@@ -228,13 +228,7 @@ fn decided(policy: &Arc<Identity>, second: u64, value: f64, state: &mut PolicySt
         sample: Sample::value(value),
         setpoint: Some(0.0),
         counts: Counts { running: 2, ready: 2, ..Counts::default() },
-        in_flight: InFlight::default(),
-        refused: 0,
-        scripted: None,
-        bounds: None,
-        budget: None,
-        paused: false,
-        dry_run: false,
+        ..Observation::default()
     };
     let keyframe = first.then(|| Keyframe { why: Why::Start, state: state.clone() });
     let (decision, after) = crate::core::decide::decide(&policy.config.config(), std::mem::take(state), &observation);

@@ -33,13 +33,7 @@ fn observe(second: u64, running: u32, wanted: f64) -> Observation {
         sample: Sample::value(-wanted),
         setpoint: Some(0.0),
         counts: Counts { running, ready: running, ..Counts::default() },
-        in_flight: InFlight::default(),
-        refused: 0,
-        scripted: None,
-        bounds: None,
-        budget: None,
-        paused: false,
-        dry_run: false,
+        ..Observation::default()
     }
 }
 

@@ -68,11 +68,7 @@ impl Demo {
                 counts: Counts { running, ready: running, ..Counts::default() },
                 in_flight,
                 refused,
-                scripted: None,
-                bounds: None,
-                budget: None,
-                paused: false,
-                dry_run: false,
+                ..Observation::default()
             };
             let (decision, next) = decide(&config, state, &observation);
             state = next;

@@ -98,12 +98,7 @@ fn ratio_is_the_hpas_algorithm() {
             setpoint: Some(target),
             counts: Counts { staging, running: ready, ready, ..Counts::default() },
             in_flight: InFlight { launches: staging, kills: 0 },
-            refused: 0,
-            scripted: None,
-            bounds: None,
-            budget: None,
-            paused: false,
-            dry_run: false,
+            ..Observation::default()
         };
         let (decision, _) = decide(&config, PolicyState::default(), &observation);
         let expected = i64::from(wanted(&pods, target, tolerance)) - i64::from(staging + ready);

@@ -115,12 +115,8 @@ impl Group {
             setpoint: observed.setpoint,
             counts,
             in_flight: InFlight { launches: counts.in_flight(), kills: 0 },
-            refused: 0,
             scripted: observed.scripted,
-            bounds: None,
-            budget: None,
-            paused: false,
-            dry_run: false,
+            ..Observation::default()
         };
         let (decision, state) = decide(&Config::from(&*self.spec), std::mem::take(&mut self.state), &observation);
         self.state = state;
