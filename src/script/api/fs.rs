@@ -17,22 +17,13 @@ use mlua::{Lua, Table};
 use rustix::fs::OFlags;
 
 use super::args::{Args, Problem, blocking, quoted, waiting};
-use super::{Access, FunctionDoc, ModuleDoc, glob};
+use super::{ModuleDoc, glob, read};
 use crate::script::call::{HostShared, ScriptDir};
 
 /// Most entries of a folder that are looked at.
 const MOST_ENTRIES: usize = 1_000_000;
 /// Most names that `list` gives.
 const MOST_NAMES: usize = 10_000;
-
-const fn read(
-    name: &'static str,
-    params: &'static [(&'static str, &'static str)],
-    returns: &'static [&'static str],
-    doc: &'static str,
-) -> FunctionDoc {
-    FunctionDoc { name, params, returns, access: Access::Read, doc }
-}
 
 pub(super) const MODULE: ModuleDoc = ModuleDoc {
     name: "fs",

@@ -81,6 +81,16 @@ pub struct FunctionDoc {
     pub doc: &'static str,
 }
 
+/// A function that reads.
+const fn read(
+    name: &'static str,
+    params: &'static [(&'static str, &'static str)],
+    returns: &'static [&'static str],
+    doc: &'static str,
+) -> FunctionDoc {
+    FunctionDoc { name, params, returns, access: Access::Read, doc }
+}
+
 /// One module.
 #[derive(Clone, Copy, Debug)]
 pub struct ModuleDoc {

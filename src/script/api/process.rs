@@ -6,20 +6,11 @@ use mlua::{IntoLua, Lua, Table};
 
 use super::args::{Args, Problem, blocking, text, waiting};
 use super::proc::{self, CpuTimes, Process};
-use super::{Access, FunctionDoc, ModuleDoc};
+use super::{ModuleDoc, read};
 use crate::script::call::HostShared;
 
 /// Most processes that `list` gives.
 const MOST_LISTED: usize = 10_000;
-
-const fn read(
-    name: &'static str,
-    params: &'static [(&'static str, &'static str)],
-    returns: &'static [&'static str],
-    doc: &'static str,
-) -> FunctionDoc {
-    FunctionDoc { name, params, returns, access: Access::Read, doc }
-}
 
 pub(super) const MODULE: ModuleDoc = ModuleDoc {
     name: "process",

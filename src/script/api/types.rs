@@ -82,7 +82,11 @@ pub const POLICY_KEYS: &[KeyDoc] = &[
     ),
     key("backoff", "setpoint.Backoff?", "Delay before a failed task's successor, doubling: 1 s to 5 min unless given."),
     key("max_helpers", "integer?", "Most helper tasks (`count = false`) at once; 0 unless given."),
-    key("shadow", "string?", "A second policy file to evaluate beside this one, without acting; this version does not yet, and warns."),
+    key(
+        "shadow",
+        "string?",
+        "A second policy file to evaluate beside this one, without acting; this version does not yet, and warns.",
+    ),
     key(
         "params",
         "table<string, boolean|number|string>?",
