@@ -13,6 +13,7 @@ pub mod env;
 mod file;
 mod mesos;
 mod problem;
+pub mod relay;
 mod section;
 mod settings;
 pub mod units;
@@ -177,7 +178,8 @@ impl Params {
 /// [`ConfigError::Invalid`] with every problem of every layer, [`ConfigError::Io`] for a named file that cannot be
 /// read.
 pub fn load(flags: Settings, vars: &BTreeMap<String, String>, folder: &Path) -> Result<HostConfig, ConfigError> {
-    let env::Environment { settings, mut problems, warnings } = env::read(vars);
+    let env::Environment { settings, mut problems, mut warnings } = env::read(vars);
+    warnings.extend(relay::hints(vars));
     let over = flags.or(settings);
     let path = match &over.config {
         Some(named) => Some(folder.join(&named.value)),
