@@ -4,7 +4,7 @@
 
 ---A policy: what its file returns.
 ---@class (exact) setpoint.Policy
----@field interval? (string|number|setpoint.Interval) Time between two ticks: a duration of at least 50 ms, or a growing one. `"15s"` unless given.
+---@field interval? (string|setpoint.Interval) Time between two ticks: a duration of at least 50 ms, or a growing one. `"15s"` unless given.
 ---@field workload setpoint.WorkloadTable The tasks that the policy owns.
 ---@field control? setpoint.Control Law and guards.
 ---@field metric? (fun(ctx: setpoint.Ctx): number?, (number|setpoint.Report)?) The sample. nil is missing; a second result is its age in seconds, or `{ age, reported }`. Not needed by the laws `count` and `decide`.
@@ -34,8 +34,8 @@
 ---@field image? string Container image.
 ---@field env? table<string, string|number|boolean> Environment beyond SETPOINT_TASK_ID, SETPOINT_POLICY and PORT_<NAME>.
 ---@field cpus? number Cores.
----@field memory? (string|number) Memory, e.g. `"32MiB"`; a number is bytes.
----@field disk? (string|number) Disk, e.g. `"1GiB"`; a number is bytes.
+---@field memory? string Memory, e.g. `"32MiB"`.
+---@field disk? string Disk, e.g. `"1GiB"`.
 ---@field ports? (string[]|table<string, integer|setpoint.Port>) `{ http = 8080 }` or `{ "http" }`: a name and the port inside; a table says which ports outside.
 ---@field labels? table<string, string> Labels.
 ---@field cwd? string Working folder; relative ones start at the policy's folder.
@@ -56,8 +56,8 @@
 ---@field service? string On backend "swarm": a service that is there already, whose number alone is the policy's.
 ---@field engine? (string|string[]) The engines that it may run on, by the host's names; all of them unless given.
 ---@field mesos? setpoint.Mesos What only a Mesos cluster needs to know.
----@field ready? ("running"|"healthy"|string|number) When a running task is ready: at once, after a duration, or when it is healthy.
----@field grace? (string|number) Time between TERM and KILL; 10 s unless given.
+---@field ready? ("running"|"healthy"|string) When a running task is ready: at once, after a duration, or when it is healthy.
+---@field grace? string Time between TERM and KILL; 10 s unless given.
 ---@field on_end? ("stop"|"keep") What happens to tasks when `stop` or `max_failures` ends the policy.
 ---@field on_gone? ("stop"|"keep") What happens to them when a fleet's row is gone.
 ---@field replace? ("keep"|"rolling") What happens to running tasks when the command or image changes; `"keep"` unless given.
@@ -70,23 +70,23 @@
 ---@field kp? number For `pid`: tasks for each unit of deviation; 1 / `per_task` unless given.
 ---@field ki? number For `pid`: tasks for each unit of deviation and second; 0 unless given.
 ---@field kd? number For `pid`: tasks for each unit a second at which the sample moves; 0 unless given.
----@field filter? (string|number) For `pid`: time constant of the filter on the derivative; kd / kp / 8 unless given.
----@field season? (string|number) For `adaptive`: the period of a season in the load, such as `"1d"`; none unless given.
+---@field filter? string For `pid`: time constant of the filter on the derivative; kd / kp / 8 unless given.
+---@field season? string For `adaptive`: the period of a season in the load, such as `"1d"`; none unless given.
 ---@field compat? boolean For `relay`: reproduce the original's undefined cases.
 ---@field steps? setpoint.Step[] For `step`: the thresholds.
 ---@field hysteresis? number For `step`: how far back the sample must be before a threshold fires again.
 ---@field n? integer For `count`: how many.
----@field wait? (string|number) For `count`: refill ended tasks only at multiples of this.
+---@field wait? string For `count`: refill ended tasks only at multiples of this.
 ---@field tolerance? (number|string) Deviations up to this are left alone; `"10%"` is relative to the setpoint. 0 unless given. For `ratio` a number is a fraction too, and 0.1 unless given.
----@field cooldown? (string|number|setpoint.UpDown) Least time between actions; none unless given.
----@field stabilization? (string|number|setpoint.UpDown) Windows over which the most careful proposal counts; none unless given, 300 s down for `ratio`.
+---@field cooldown? (string|setpoint.UpDown) Least time between actions; none unless given.
+---@field stabilization? (string|setpoint.UpDown) Windows over which the most careful proposal counts; none unless given, 300 s down for `ratio`.
 ---@field step? (integer|string|setpoint.StepLimit|setpoint.StepLimits) Most change at once, or in a period: tasks, or `"50%"`; no limit unless given, the HPA's for `ratio`.
 ---@field confirm? (integer|setpoint.Confirm) How often a direction must be seen before it is acted on; a number is in a row.
 ---@field ramp? integer Over how many first samples the first adjustment is spread; 1 unless given.
----@field lag? (string|number) Time from ready, or gone, to the full effect in the sample; 0 unless given.
+---@field lag? string Time from ready, or gone, to the full effect in the sample; 0 unless given.
 ---@field lookback? integer Samples that the history keeps; 64 unless given, 1000 for `relay`.
 ---@field flap? setpoint.Flap Most starts and stops in a window.
----@field stale_after? (string|number) Older samples are stale; three intervals unless given.
+---@field stale_after? string Older samples are stale; three intervals unless given.
 ---@field on_missing? ("hold"|setpoint.OnMissing) What to do without a fresh sample; `"hold"` unless given. Never scales in.
 
 ---What a policy's functions see. A field that does not exist raises.
@@ -140,8 +140,8 @@
 ---@field image? string Container image.
 ---@field env? table<string, string|number|boolean> Environment beyond SETPOINT_TASK_ID, SETPOINT_POLICY and PORT_<NAME>.
 ---@field cpus? number Cores.
----@field memory? (string|number) Memory, e.g. `"32MiB"`; a number is bytes.
----@field disk? (string|number) Disk, e.g. `"1GiB"`; a number is bytes.
+---@field memory? string Memory, e.g. `"32MiB"`.
+---@field disk? string Disk, e.g. `"1GiB"`.
 ---@field ports? (string[]|table<string, integer|setpoint.Port>) `{ http = 8080 }` or `{ "http" }`: a name and the port inside; a table says which ports outside.
 ---@field labels? table<string, string> Labels.
 ---@field cwd? string Working folder; relative ones start at the policy's folder.
@@ -169,14 +169,14 @@
 
 ---An interval that grows while nothing happens and falls back at the first change.
 ---@class (exact) setpoint.Interval
----@field min string|number The shortest, and first.
----@field max string|number The longest.
+---@field min string The shortest, and first.
+---@field max string The longest.
 ---@field grow? number Factor for each tick without change; 2 unless given.
 
 ---A doubling delay.
 ---@class (exact) setpoint.Backoff
----@field min? (string|number) The first delay.
----@field max? (string|number) The longest.
+---@field min? string The first delay.
+---@field max? string The longest.
 
 ---One port of a container.
 ---@class (exact) setpoint.Port
@@ -227,8 +227,8 @@
 
 ---One duration for launches, one for kills.
 ---@class (exact) setpoint.UpDown
----@field up? (string|number) For launches.
----@field down? (string|number) For kills.
+---@field up? string For launches.
+---@field down? string For kills.
 
 ---One limit for launches, one for kills.
 ---@class (exact) setpoint.StepLimits
@@ -239,7 +239,7 @@
 ---@class (exact) setpoint.StepLimit
 ---@field tasks? integer In tasks.
 ---@field percent? number Of the number at the start of the period.
----@field per? (string|number) The period; each decision by itself unless given.
+---@field per? string The period; each decision by itself unless given.
 
 ---A threshold of the law `step`.
 ---@class (exact) setpoint.Step
@@ -257,13 +257,13 @@
 ---A budget of starts and stops.
 ---@class (exact) setpoint.Flap
 ---@field changes integer How many.
----@field per string|number In how long.
+---@field per string In how long.
 
 ---`{ keep = "60s" }` goes on with the last value, upwards only; `{ fallback = n, after = "5m" }` sees that n run.
 ---@class (exact) setpoint.OnMissing
----@field keep? (string|number) For how long.
+---@field keep? string For how long.
 ---@field fallback? integer How many.
----@field after? (string|number) After how long without a sample.
+---@field after? string After how long without a sample.
 
 ---Settings of a simulation.
 ---@class (exact) setpoint.Simulate
@@ -295,7 +295,7 @@
 ---@class (exact) setpoint.Fleet
 ---@field discover fun(): table[] The rows; each has a unique `name` of letters, digits, `_`, `.` and `-`.
 ---@field policy fun(row: table): setpoint.Policy The policy of a row.
----@field every? (string|number) How often to discover; `"10s"` unless given.
+---@field every? string How often to discover; `"10s"` unless given.
 
 ---What launches and kills, in `warmer` and `cooler`.
 ---@class setpoint.Workload

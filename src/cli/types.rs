@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use setpoint::script::api::reference;
 use setpoint::script::api::types::{self, luacats};
 
 use super::exit::{CliError, Exit};
@@ -15,6 +16,10 @@ pub(crate) struct Args {
     /// The policy folder; the types go into `types/` below it. Standard output when left out.
     #[arg(value_name = "DIR")]
     dir: Option<PathBuf>,
+
+    /// Print the reference of all of it for people, in Markdown.
+    #[arg(long, conflicts_with = "dir")]
+    reference: bool,
 }
 
 pub(crate) const EXAMPLES: &str = "\
@@ -22,11 +27,13 @@ The files are generated and belong to this version of setpoint, so older ones ar
 
 Examples:
   setpoint types .       writes ./types/setpoint.lua and what it needs
-  setpoint types | less";
+  setpoint types | less
+  setpoint types --reference > reference.md";
 
 /// Writes the file, or prints it.
 pub(crate) fn run(args: &Args) -> Result<Exit, CliError> {
     match &args.dir {
+        None if args.reference => term::print(&reference::markdown())?,
         None => term::print(&luacats())?,
         Some(dir) => {
             let files = files(dir);

@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use setpoint::script::api::{Access, modules, types};
+use setpoint::script::api::{Access, modules, reference, types};
 
 fn folder() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("scripts/types")
@@ -28,6 +28,14 @@ fn committed_types_are_what_the_tables_say() {
             "scripts/types/{name} is not what `types::files` makes: set SETPOINT_WRITE_TYPES=1 to write it"
         );
     }
+    let committed = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/reference.md");
+    if std::env::var_os("SETPOINT_WRITE_TYPES").is_some() {
+        fs::write(&committed, reference::markdown()).unwrap();
+    }
+    assert!(
+        fs::read_to_string(committed).unwrap_or_default() == reference::markdown(),
+        "docs/reference.md is not what `reference::markdown` makes: set SETPOINT_WRITE_TYPES=1 to write it"
+    );
     let entries = fs::read_dir(folder().join("setpoint")).unwrap();
     let mut committed: Vec<String> = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
     committed.sort();

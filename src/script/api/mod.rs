@@ -1,7 +1,7 @@
 //! The modules that scripts `require("setpoint.<name>")`: one file each, and this table of all of them.
 //!
-//! The table is what is registered, what `scripts/types/` is generated from and what a test holds the two
-//! equal by. Every function is marked read or effect (see [`Access`]).
+//! The table is what is registered, what `scripts/types/` and `docs/reference.md` are generated from, and what a test
+//! holds them equal by. Every function is marked read or effect (see [`Access`]).
 //!
 //! Rules that every module keeps:
 //! - arguments are checked by `args`, so that an error names the function, the argument, what was expected
@@ -34,6 +34,7 @@ mod prometheus;
 mod redis;
 #[cfg(feature = "redis")]
 mod redis_pool;
+pub mod reference;
 pub(crate) mod secret;
 #[cfg(test)]
 mod testing;

@@ -30,7 +30,7 @@ pub fn names(keys: &'static [KeyDoc]) -> impl Iterator<Item = &'static str> + Cl
 pub const POLICY_KEYS: &[KeyDoc] = &[
     key(
         "interval",
-        "(string|number|setpoint.Interval)?",
+        "(string|setpoint.Interval)?",
         "Time between two ticks: a duration of at least 50 ms, or a growing one. `\"15s\"` unless given.",
     ),
     key("workload", "setpoint.WorkloadTable", "The tasks that the policy owns."),
@@ -118,8 +118,8 @@ pub const WORKLOAD_KEYS: &[KeyDoc] = &[
         "Environment beyond SETPOINT_TASK_ID, SETPOINT_POLICY and PORT_<NAME>.",
     ),
     key("cpus", "number?", "Cores."),
-    key("memory", "(string|number)?", "Memory, e.g. `\"32MiB\"`; a number is bytes."),
-    key("disk", "(string|number)?", "Disk, e.g. `\"1GiB\"`; a number is bytes."),
+    key("memory", "string?", "Memory, e.g. `\"32MiB\"`."),
+    key("disk", "string?", "Disk, e.g. `\"1GiB\"`."),
     key(
         "ports",
         "(string[]|table<string, integer|setpoint.Port>)?",
@@ -171,10 +171,10 @@ pub const WORKLOAD_KEYS: &[KeyDoc] = &[
     key("mesos", "setpoint.Mesos?", "What only a Mesos cluster needs to know."),
     key(
         "ready",
-        "(\"running\"|\"healthy\"|string|number)?",
+        "(\"running\"|\"healthy\"|string)?",
         "When a running task is ready: at once, after a duration, or when it is healthy.",
     ),
-    key("grace", "(string|number)?", "Time between TERM and KILL; 10 s unless given."),
+    key("grace", "string?", "Time between TERM and KILL; 10 s unless given."),
     key("on_end", "(\"stop\"|\"keep\")?", "What happens to tasks when `stop` or `max_failures` ends the policy."),
     key("on_gone", "(\"stop\"|\"keep\")?", "What happens to them when a fleet's row is gone."),
     key(
@@ -204,30 +204,26 @@ pub const CONTROL_KEYS: &[KeyDoc] = &[
     key("kp", "number?", "For `pid`: tasks for each unit of deviation; 1 / `per_task` unless given."),
     key("ki", "number?", "For `pid`: tasks for each unit of deviation and second; 0 unless given."),
     key("kd", "number?", "For `pid`: tasks for each unit a second at which the sample moves; 0 unless given."),
-    key(
-        "filter",
-        "(string|number)?",
-        "For `pid`: time constant of the filter on the derivative; kd / kp / 8 unless given.",
-    ),
+    key("filter", "string?", "For `pid`: time constant of the filter on the derivative; kd / kp / 8 unless given."),
     key(
         "season",
-        "(string|number)?",
+        "string?",
         "For `adaptive`: the period of a season in the load, such as `\"1d\"`; none unless given.",
     ),
     key("compat", "boolean?", "For `relay`: reproduce the original's undefined cases."),
     key("steps", "setpoint.Step[]?", "For `step`: the thresholds."),
     key("hysteresis", "number?", "For `step`: how far back the sample must be before a threshold fires again."),
     key("n", "integer?", "For `count`: how many."),
-    key("wait", "(string|number)?", "For `count`: refill ended tasks only at multiples of this."),
+    key("wait", "string?", "For `count`: refill ended tasks only at multiples of this."),
     key(
         "tolerance",
         "(number|string)?",
         "Deviations up to this are left alone; `\"10%\"` is relative to the setpoint. 0 unless given. For `ratio` a number is a fraction too, and 0.1 unless given.",
     ),
-    key("cooldown", "(string|number|setpoint.UpDown)?", "Least time between actions; none unless given."),
+    key("cooldown", "(string|setpoint.UpDown)?", "Least time between actions; none unless given."),
     key(
         "stabilization",
-        "(string|number|setpoint.UpDown)?",
+        "(string|setpoint.UpDown)?",
         "Windows over which the most careful proposal counts; none unless given, 300 s down for `ratio`.",
     ),
     key(
@@ -241,10 +237,10 @@ pub const CONTROL_KEYS: &[KeyDoc] = &[
         "How often a direction must be seen before it is acted on; a number is in a row.",
     ),
     key("ramp", "integer?", "Over how many first samples the first adjustment is spread; 1 unless given."),
-    key("lag", "(string|number)?", "Time from ready, or gone, to the full effect in the sample; 0 unless given."),
+    key("lag", "string?", "Time from ready, or gone, to the full effect in the sample; 0 unless given."),
     key("lookback", "integer?", "Samples that the history keeps; 64 unless given, 1000 for `relay`."),
     key("flap", "setpoint.Flap?", "Most starts and stops in a window."),
-    key("stale_after", "(string|number)?", "Older samples are stale; three intervals unless given."),
+    key("stale_after", "string?", "Older samples are stale; three intervals unless given."),
     key(
         "on_missing",
         "(\"hold\"|setpoint.OnMissing)?",
@@ -343,26 +339,26 @@ pub const TEMPLATE_KEYS: &[&str] = &[
 ];
 
 /// A class whose keys are not shared with the checker of a table above.
-struct Class {
-    name: &'static str,
-    doc: &'static str,
-    keys: &'static [KeyDoc],
+pub(super) struct Class {
+    pub(super) name: &'static str,
+    pub(super) doc: &'static str,
+    pub(super) keys: &'static [KeyDoc],
 }
 
-const CLASSES: &[Class] = &[
+pub(super) const CLASSES: &[Class] = &[
     Class {
         name: "setpoint.Interval",
         doc: "An interval that grows while nothing happens and falls back at the first change.",
         keys: &[
-            key("min", "string|number", "The shortest, and first."),
-            key("max", "string|number", "The longest."),
+            key("min", "string", "The shortest, and first."),
+            key("max", "string", "The longest."),
             key("grow", "number?", "Factor for each tick without change; 2 unless given."),
         ],
     },
     Class {
         name: "setpoint.Backoff",
         doc: "A doubling delay.",
-        keys: &[key("min", "(string|number)?", "The first delay."), key("max", "(string|number)?", "The longest.")],
+        keys: &[key("min", "string?", "The first delay."), key("max", "string?", "The longest.")],
     },
     Class {
         name: "setpoint.Port",
@@ -441,7 +437,7 @@ const CLASSES: &[Class] = &[
     Class {
         name: "setpoint.UpDown",
         doc: "One duration for launches, one for kills.",
-        keys: &[key("up", "(string|number)?", "For launches."), key("down", "(string|number)?", "For kills.")],
+        keys: &[key("up", "string?", "For launches."), key("down", "string?", "For kills.")],
     },
     Class {
         name: "setpoint.StepLimits",
@@ -457,7 +453,7 @@ const CLASSES: &[Class] = &[
         keys: &[
             key("tasks", "integer?", "In tasks."),
             key("percent", "number?", "Of the number at the start of the period."),
-            key("per", "(string|number)?", "The period; each decision by itself unless given."),
+            key("per", "string?", "The period; each decision by itself unless given."),
         ],
     },
     Class {
@@ -482,16 +478,16 @@ const CLASSES: &[Class] = &[
     Class {
         name: "setpoint.Flap",
         doc: "A budget of starts and stops.",
-        keys: &[key("changes", "integer", "How many."), key("per", "string|number", "In how long.")],
+        keys: &[key("changes", "integer", "How many."), key("per", "string", "In how long.")],
     },
     Class {
         name: "setpoint.OnMissing",
         doc: "`{ keep = \"60s\" }` goes on with the last value, upwards only; `{ fallback = n, after = \"5m\" }` \
              sees that n run.",
         keys: &[
-            key("keep", "(string|number)?", "For how long."),
+            key("keep", "string?", "For how long."),
             key("fallback", "integer?", "How many."),
-            key("after", "(string|number)?", "After how long without a sample."),
+            key("after", "string?", "After how long without a sample."),
         ],
     },
     Class {
@@ -543,13 +539,13 @@ const CLASSES: &[Class] = &[
                 "The rows; each has a unique `name` of letters, digits, `_`, `.` and `-`.",
             ),
             key("policy", "fun(row: table): setpoint.Policy", "The policy of a row."),
-            key("every", "(string|number)?", "How often to discover; `\"10s\"` unless given."),
+            key("every", "string?", "How often to discover; `\"10s\"` unless given."),
         ],
     },
 ];
 
 /// What comes after the classes: methods and functions that are not in any module.
-const TAIL: &str = "\
+pub(super) const TAIL: &str = "\
 ---What launches and kills, in `warmer` and `cooler`.
 ---@class setpoint.Workload
 local Workload = {}
@@ -583,7 +579,7 @@ function setpoint.params(defaults) end
 ";
 
 /// What specs (`NAME_test.lua`) see beyond that.
-const SPEC: &str = "
+pub(super) const SPEC: &str = "
 ---What `load_policy` may be told.
 ---@class (exact) setpoint.Spec.Options
 ---@field name? string The policy beside the spec, `\"lib.queue\"` for one below; the spec's own unless given.
