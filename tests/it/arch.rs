@@ -362,7 +362,9 @@ fn without_test_modules(mut sources: Vec<Source>) -> Vec<Source> {
 fn text_files() -> Vec<String> {
     let top = fs::read_dir(root()).unwrap().map(|entry| entry.unwrap()).filter(|entry| entry.path().is_file());
     let mut files: Vec<_> = top.map(|entry| entry.file_name().into_string().unwrap()).collect();
-    files.extend(["src", "tests", "examples", "benches", "scripts", ".ci"].iter().flat_map(|folder| walk(folder)));
+    files.extend(
+        ["src", "tests", "examples", "benches", "scripts", "docs", ".ci"].iter().flat_map(|folder| walk(folder)),
+    );
     // Files without an extension are shell scripts and licences.
     let extensions = ["rs", "lua", "md", "toml", "sh", "py", "css", "js", "html"];
     files.retain(|path| extension(path).is_none_or(|extension| extensions.contains(&extension)));

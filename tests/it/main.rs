@@ -9,6 +9,8 @@ mod counted;
 mod crash;
 #[cfg(feature = "docker")]
 mod docker;
+#[cfg(all(feature = "cli", feature = "docker", feature = "http", feature = "mesos", feature = "redis"))]
+mod docs;
 mod embedded;
 mod engine;
 mod gocd;
