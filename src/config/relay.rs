@@ -14,7 +14,7 @@ const PREFIX: &str = "RELAY_";
 /// An option of Relay or Relay.Mesos.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Former {
-    /// Its flag.
+    /// Its flag; of a bundled metric, its name.
     pub flag: &'static str,
     /// The variables that stood for it, of all versions.
     pub variables: &'static [&'static str],
@@ -27,7 +27,7 @@ const fn former(flag: &'static str, variables: &'static [&'static str], counterp
 }
 
 /// Every option, first those of Relay, then those that Relay.Mesos adds.
-pub const OPTIONS: [Former; 26] = [
+pub const OPTIONS: [Former; 27] = [
     former("--metric", &["RELAY_METRIC"], "the function `metric` of a policy"),
     former("--target", &["RELAY_TARGET"], "`target` of a policy, a number or a function"),
     former(
@@ -109,6 +109,12 @@ pub const OPTIONS: [Former; 26] = [
         "--failover_timeout",
         &["RELAY_MESOS_FAILOVER_TIMEOUT", "RELAY_FAILOVER_TIMEOUT"],
         "`[mesos] failover_timeout`, for which a state folder is needed",
+    ),
+    // Of the demo's metric, whose surroundings many an installation began as.
+    former(
+        "num_active_mesos_tasks",
+        &["RELAY_MESOS_MASTER_STATE_FOR_DEMO"],
+        "`ctx.running` for a policy's own tasks, or the module `setpoint.mesos` for those of others",
     ),
 ];
 
