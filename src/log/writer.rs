@@ -13,6 +13,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::thread::{self, JoinHandle};
+use std::time::Duration;
 
 use super::files::Files;
 use super::record::{Encoder, Entry};
@@ -23,6 +24,10 @@ const QUEUE: usize = 16_384;
 
 /// Bytes that are written at once, at least, where so much waits.
 const BATCH: usize = 256 << 10;
+
+/// How long entries are let gather before they are written: a wake-up and a write for each would cost more than the
+/// entries themselves. A process that is killed loses as much more of its log.
+const GATHER: Duration = Duration::from_millis(10);
 
 /// What both ends share.
 #[derive(Debug, Default)]
@@ -122,14 +127,16 @@ struct Writer {
 impl Writer {
     fn run(mut self, entries: &Receiver<Box<Entry>>) {
         let mut batch = Vec::new();
+        let mut all_taken = true;
         while let Ok(first) = entries.recv() {
+            if all_taken {
+                thread::sleep(GATHER);
+            }
             batch.clear();
             let mut n = self.tell_lost(&mut batch);
             let told = n;
             let mut next = Some(first);
-            let mut taken = 0;
             while let Some(entry) = next.take() {
-                taken += 1;
                 if self.encoder.push(*entry, &mut batch) {
                     n += 1;
                 } else {
@@ -140,7 +147,8 @@ impl Writer {
                 }
             }
             self.write(&batch, n);
-            if told == 0 && taken == 1 {
+            all_taken = batch.len() < BATCH;
+            if told == 0 && all_taken {
                 self.behind = false;
             }
             if self.files.is_full() {

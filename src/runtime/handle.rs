@@ -3,7 +3,7 @@
 //! Reading never waits for the loop: it takes the last published values. Commands go through the loop's
 //! bounded inbox and are answered by it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, PoisonError, RwLock};
 
 use tokio::sync::{broadcast, mpsc, oneshot};
@@ -33,7 +33,8 @@ pub struct EngineHandle {
 /// What the loop publishes.
 #[derive(Debug)]
 pub(crate) struct Published {
-    pub(crate) policies: RwLock<BTreeMap<PolicyName, Arc<PolicySnapshot>>>,
+    /// By name; put in order when they are asked for, since each tick replaces one and few look at them.
+    pub(crate) policies: RwLock<HashMap<PolicyName, Arc<PolicySnapshot>>>,
     pub(crate) tasks: RwLock<BTreeMap<TaskId, TaskView>>,
     pub(crate) health: RwLock<Health>,
     pub(crate) totals: RwLock<Totals>,
@@ -60,7 +61,9 @@ impl EngineHandle {
     /// Every policy, in the order of their names.
     #[must_use]
     pub fn policies(&self) -> Vec<Arc<PolicySnapshot>> {
-        read(&self.published.policies).values().cloned().collect()
+        let mut policies: Vec<_> = read(&self.published.policies).values().cloned().collect();
+        policies.sort_unstable_by(|a, b| a.name.cmp(&b.name));
+        policies
     }
 
     /// One policy.

@@ -95,16 +95,14 @@ impl Loop {
                 tracing::warn!(policy = %policy.name, "the backend chooses which tasks end: `victims` and `drain` are never called");
             }
         }
-        self.observe_counted();
+        for name in &counted {
+            self.call_count_backend(key, name);
+        }
     }
 
     /// Looks at every workload that is not being looked at.
     pub(super) fn on_observe_due(&mut self, now: Instant) {
         self.timers.set(now + OBSERVE_EVERY, Timer::Observe);
-        self.observe_counted();
-    }
-
-    fn observe_counted(&mut self) {
         for key in 0..self.policies.len() {
             let Some(policy) = self.policies[key].as_ref() else { continue };
             for backend in policy.counted.keys().cloned().collect::<Vec<_>>() {
