@@ -54,6 +54,11 @@ impl HttpServer {
     pub(crate) fn seen(&self) -> Vec<Seen> {
         self.seen.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
+
+    /// Forgets the requests so far.
+    pub(crate) fn forget(&self) {
+        self.seen.lock().unwrap_or_else(PoisonError::into_inner).clear();
+    }
 }
 
 impl Drop for HttpServer {
