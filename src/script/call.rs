@@ -21,6 +21,9 @@ use super::cluster::ClusterView;
 use super::containers::Containers;
 use super::{Hook, Limits, Mode, Permissions};
 
+/// What a function says that would reach outside in a simulation.
+pub(crate) const UNAVAILABLE: &str = "unavailable in simulate";
+
 /// What lies outside of a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Outside {
@@ -181,7 +184,7 @@ impl HostShared {
             Outside::Open => {}
             Outside::Simulated => {
                 return Err(mlua::Error::runtime(format!(
-                    "{what}: unavailable in simulate; `simulate = {{ metric = … }}` takes the metric's place there"
+                    "{what}: {UNAVAILABLE}; `simulate = {{ metric = … }}` takes the metric's place there"
                 )));
             }
             #[cfg(feature = "sim")]

@@ -14,7 +14,7 @@ use mlua::{Function, IntoLuaMulti, Lua, MultiValue, Value};
 use crate::core::model::{Sample, TaskId};
 use crate::core::policy::Target;
 
-use super::call::{CallScope, Outside};
+use super::call::{CallScope, Outside, UNAVAILABLE};
 use super::convert;
 use super::ctx::{task_ids, task_row};
 use super::error::{ScriptError, ScriptErrorKind};
@@ -114,7 +114,8 @@ impl Direct {
         result.map_err(|fault| row.vm().explain(hook, &fault))
     }
 
-    /// `simulate.metric` or `metric`, `target` and `decide`. `workload.count` is not asked: the tasks are made up.
+    /// `workload.count`, `simulate.metric` or `metric`, `target` and `decide`. A `workload.count` that would reach outside
+    /// is stood in for by the number of made-up tasks, which `ctx.running` is.
     pub fn observe(&mut self, ctx: Arc<Ctx>, world: Simulated) -> Observed {
         self.row.cell().set_simulated(world);
         self.observe_given(ctx, true, &Given::default())
@@ -142,6 +143,22 @@ impl Direct {
         let spec = row.spec();
         let stale_after = spec.control.stale_after.unwrap_or(spec.interval.min * 3);
         cell.set(Arc::clone(&ctx));
+        let mut ctx = ctx;
+        let mut uncounted = None;
+        if let Some(count) = &functions.count {
+            let read = |_: &Lua, values: MultiValue| {
+                convert::whole(values.front().unwrap_or(&Value::Nil), "count returned", 0..=u32::MAX)
+            };
+            match self.ask(Hook::Count, &ctx, count, read) {
+                Ok(count) => seen.count = Some(count),
+                Err(error) if simulated && error.message.contains(UNAVAILABLE) => seen.count = Some(ctx.running),
+                Err(error) => uncounted = Some(error),
+            }
+            if let Some(count) = seen.count {
+                ctx = Arc::new(Ctx { running: count, ..(*ctx).clone() });
+                cell.set(Arc::clone(&ctx));
+            }
+        }
         let made_up = functions.simulated_metric.as_ref().filter(|_| simulated);
         if let Some(sample) = &given.sample {
             seen.sample = sample.clone();
@@ -151,6 +168,9 @@ impl Direct {
                 Ok(sample) => seen.sample = sample,
                 Err(error) => fail(&mut seen, error),
             }
+        }
+        if let Some(error) = uncounted {
+            fail(&mut seen, error);
         }
         if let (Some(target), None) = (&functions.target, given.setpoint) {
             cell.set_fresh(seen.sample.clone(), None);
@@ -220,6 +240,23 @@ impl Direct {
         let (result, _) = self.call(Hook::Victims, &ctx, function, (tasks, n, &row.refs().ctx), read);
         row.cell().release();
         result.map_err(|fault| row.vm().explain(Hook::Victims, &fault))
+    }
+
+    /// `drain`: whether the task may end now; one that is not there may.
+    ///
+    /// # Errors
+    /// The function failed.
+    pub fn drain(&mut self, task: &TaskId, ctx: Arc<Ctx>) -> Result<bool, ScriptError> {
+        let row = Arc::clone(&self.row);
+        let Some(function) = &row.refs().functions.drain else { return Ok(true) };
+        let Some(shown) = ctx.tasks.iter().find(|other| other.id == *task) else { return Ok(true) };
+        row.cell().set(Arc::clone(&ctx));
+        let table = task_row(&row.vm().lua, shown, &ctx);
+        let table = table.map_err(|error| row.vm().explain(Hook::Drain, &Fault::Lua(error)))?;
+        let read = |_: &Lua, values: MultiValue| convert::drained(&values);
+        let (result, _) = self.call(Hook::Drain, &ctx, function, (table, &row.refs().ctx), read);
+        row.cell().release();
+        result.map_err(|fault| row.vm().explain(Hook::Drain, &fault))
     }
 
     /// `stop`: an exit code ends the policy.

@@ -143,6 +143,8 @@ pub struct Standing<'a> {
     pub state: &'a PolicyState,
     /// The tasks.
     pub ledger: &'a Ledger,
+    /// How many there are: by the ledger, or of a workload that others run by what `workload.count` said.
+    pub counts: Counts,
     /// Changes when a task does.
     pub version: u64,
     /// min and max.
@@ -151,7 +153,7 @@ pub struct Standing<'a> {
 
 /// The functions of a policy.
 pub trait Functions {
-    /// `metric` of `world`, and `target` and `decide`.
+    /// `metric` of `world`, and `workload.count`, `target` and `decide`.
     fn observe(&mut self, world: &World, standing: &Standing<'_>) -> Observed;
 
     /// `warmer` or `cooler`; called only where the policy has it as a function.
@@ -167,6 +169,15 @@ pub trait Functions {
     fn victims(&mut self, n: u32, standing: &Standing<'_>) -> Result<Vec<TaskId>, ScriptError> {
         let _ = (n, standing);
         Ok(Vec::new())
+    }
+
+    /// `drain`; called only where the policy has it. False asks again at the next tick.
+    ///
+    /// # Errors
+    /// The function failed: the task ends at once.
+    fn drain(&mut self, task: &TaskId, standing: &Standing<'_>) -> Result<bool, ScriptError> {
+        let _ = (task, standing);
+        Ok(true)
     }
 
     /// `stop`; called only where the policy has it.

@@ -50,7 +50,9 @@ impl<F: Functions> Functions for Recorded<F> {
         if let Sample::Value { age, .. } | Sample::Stale { age, .. } = &mut sample {
             *age = age.saturating_add(world.at.saturating_sub(past.at));
         }
-        Observed { scripted: past.scripted.clone(), ..observed(sample, past.setpoint) }
+        // The past had other tasks: how many there are now is this run's.
+        let count = Some(world.running);
+        Observed { scripted: past.scripted.clone(), count, ..observed(sample, past.setpoint) }
     }
 
     fn act(&mut self, hook: Hook, n: u32, standing: &Standing<'_>) -> Acted {
@@ -59,6 +61,10 @@ impl<F: Functions> Functions for Recorded<F> {
 
     fn victims(&mut self, n: u32, standing: &Standing<'_>) -> Result<Vec<TaskId>, ScriptError> {
         self.functions.victims(n, standing)
+    }
+
+    fn drain(&mut self, task: &TaskId, standing: &Standing<'_>) -> Result<bool, ScriptError> {
+        self.functions.drain(task, standing)
     }
 
     fn stop(&mut self, standing: &Standing<'_>) -> Result<Option<i32>, ScriptError> {

@@ -4,20 +4,20 @@
 //! whole second, on which the plant works off the next second's load. At equal times, tasks change first, then the tick
 //! decides, then the plant goes on.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use crate::core::decide::{Config, decide, settle};
-use crate::core::decision::{Bounds, Decision, Observation, PolicyState};
+use crate::core::decision::{Bounds, Decision, Detail, Guard, InFlight, Observation, PolicyState, Reason};
 use crate::core::intent::{By, Intent};
 use crate::core::interval::next_interval;
 use crate::core::ledger::{Ledger, Rules, Task};
-use crate::core::model::{Exit, Placement, Sample, TaskId, TaskState};
+use crate::core::model::{Counts, Exit, Placement, Sample, TaskId, TaskState};
 use crate::core::plan::{Plan, Situation, plan};
 use crate::core::policy::{PolicySpec, TaskTemplate};
 use crate::core::time::Timestamp;
-use crate::runtime::{Action, action, with_plan};
+use crate::runtime::{Action, External, action, with_plan};
 use crate::script::{Hook, Observed, ScriptError};
 
 use super::clairvoyant;
@@ -90,6 +90,10 @@ pub(super) struct Body {
     load: f64,
     /// The world as it was, for a metric that is late.
     past: VecDeque<World>,
+    /// Of a workload that others run: what `workload.count` said, and what does not show in it yet.
+    external: Option<External>,
+    /// Tasks that `drain` is asked about, and when they end whatever it says.
+    draining: BTreeMap<TaskId, u64>,
     pub(super) ended: Option<String>,
 }
 
@@ -127,12 +131,17 @@ impl Body {
             hint,
             load,
             past: VecDeque::new(),
+            external: spec.hooks.count.then(External::default),
+            draining: BTreeMap::new(),
             ended: None,
             spec,
             setup,
         };
         for _ in 0..body.setup.start.unwrap_or(first) {
             body.start_running();
+        }
+        if let Some(external) = &mut body.external {
+            external.observe(body.ledger.counts().running);
         }
         (body, minimum)
     }
@@ -173,9 +182,20 @@ impl Body {
             setpoint: self.setpoint,
             state: &self.state,
             ledger: &self.ledger,
+            counts: self.counts(),
             version: self.version,
             bounds: self.bounds(),
         }
+    }
+
+    /// The counts that guards and laws work on.
+    fn counts(&self) -> Counts {
+        self.external.as_ref().map_or_else(|| self.ledger.counts(), External::counts)
+    }
+
+    fn in_flight(&self) -> InFlight {
+        let by_ledger = || self.ledger.in_flight(self.at(), &self.rules);
+        self.external.as_ref().map_or_else(by_ledger, External::in_flight)
     }
 
     /// Goes on to another time.
@@ -188,12 +208,16 @@ impl Body {
     /// When the next replacement is due, if that is still to come.
     pub(super) fn wake(&self) -> u64 {
         let due = self.ledger.next_due().filter(|due| self.at() < *due);
-        due.map_or(u64::MAX, |due| self.now + millis(due.since(self.at())))
+        let due = due.map_or(u64::MAX, |due| self.now + millis(due.since(self.at())));
+        self.draining.values().copied().min().unwrap_or(u64::MAX).max(self.now).min(due)
     }
 
     /// Takes in what happened to tasks by now.
     pub(super) fn settle_events(&mut self) {
         let mut happened = false;
+        while let Some(id) = self.draining.iter().find(|(_, until)| **until <= self.now).map(|(id, _)| id.clone()) {
+            self.release(id);
+        }
         while let Some(event) = self.tasks.take(self.now) {
             happened = true;
             match event {
@@ -231,6 +255,7 @@ impl Body {
     pub(super) fn end(&mut self, id: &TaskId, exit: Exit) {
         let at = self.at();
         self.version += 1;
+        self.draining.remove(id);
         self.ledger.apply(id, TaskState::Gone, None, None, Some(exit), at, &self.rules);
         let failures = self.ledger.state().failures;
         if self.ended.is_none() && self.spec.max_failures.is_some_and(|most| most <= failures) {
@@ -291,13 +316,17 @@ impl Body {
     fn kill(&mut self, ids: &[TaskId]) -> u32 {
         let (at, mut killed) = (self.at(), 0);
         for id in ids {
-            let placed = self.ledger.get(id).is_some_and(|task| task.state != TaskState::Asked);
+            let state = self.ledger.get(id).map(|task| (task.state, task.grace));
+            let placed = state.is_some_and(|(state, _)| state != TaskState::Asked);
             if !self.ledger.kill(id, at) {
                 continue;
             }
             killed += 1;
             self.version += 1;
-            if placed {
+            if let (true, Some((TaskState::Running, grace))) = (self.spec.hooks.drain, state) {
+                self.meter.stops += 1;
+                self.draining.insert(id.clone(), self.now.saturating_add(millis(grace)));
+            } else if placed {
                 self.meter.stops += 1;
                 self.tasks.kill(id.clone(), self.now);
             } else {
@@ -305,6 +334,26 @@ impl Body {
             }
         }
         killed
+    }
+
+    /// A task that was drained, or was not in time, is told to end.
+    fn release(&mut self, id: TaskId) {
+        self.draining.remove(&id);
+        self.tasks.kill(id, self.now);
+    }
+
+    /// Asks `drain` about the tasks that wait for it.
+    fn ask_drains<F: Functions>(&mut self, functions: &mut F, errors: &mut Vec<ScriptError>) {
+        for id in self.draining.keys().cloned().collect::<Vec<_>>() {
+            match functions.drain(&id, &self.standing()) {
+                Ok(false) => {}
+                Ok(true) => self.release(id),
+                Err(error) => {
+                    errors.push(error);
+                    self.release(id);
+                }
+            }
+        }
     }
 
     /// The plant works off the second that begins now.
@@ -355,15 +404,24 @@ impl Body {
             let lapsed = self.ledger.lapsed(at);
             self.refused += self.kill(&lapsed);
         }
+        if let Some(external) = &mut self.external {
+            external.expire(at, self.rules.lag);
+        }
         self.launch_due();
+        let mut undrained = Vec::new();
+        self.ask_drains(functions, &mut undrained);
         let world = self.seen();
-        let Observed { sample, setpoint, scripted, mut errors, .. } = self.observe(functions, &world);
+        let Observed { sample, setpoint, count, scripted, mut errors, .. } = self.observe(functions, &world);
+        errors.extend(undrained);
+        if let (Some(external), Some(count)) = (&mut self.external, count) {
+            external.observe(count);
+        }
         let observation = Observation {
             now: at,
             sample,
             setpoint,
-            counts: self.ledger.counts(),
-            in_flight: self.ledger.in_flight(at, &self.rules),
+            counts: self.counts(),
+            in_flight: self.in_flight(),
             refused: self.refused,
             scripted,
             bounds: None,
@@ -460,6 +518,9 @@ impl Body {
                 errors.extend(acted.error);
                 recorded.extend(acted.recorded);
                 let by = if hook == Hook::Warmer { By::Warmer } else { By::Cooler };
+                if self.external.is_some() {
+                    return self.accept(decision, acted.accepted.unwrap_or(n).min(n));
+                }
                 // Tasks that others run are made up like all others: what they accept is what is launched and killed.
                 let intents = if self.spec.workload.backend == "none" {
                     vec![default_intent(decision.adjustment, acted.accepted.unwrap_or(n).min(n))]
@@ -488,7 +549,34 @@ impl Body {
         let mut plan = plan(&situation, &intents, |id| self.ledger.is_alive(id));
         let order = self.order(functions, &mut plan, situation.counts.waiting, errors);
         let changed = self.carry_out(&plan, order, decision.to_min);
+        self.ask_drains(functions, errors);
         (with_plan(decision, &plan, changed.net()), changed)
+    }
+
+    /// Of a workload that others run: what they accepted is in flight until `workload.count` shows it. The tasks that it
+    /// stands for are made up like all others.
+    fn accept(&mut self, mut decision: Decision, accepted: u32) -> (Decision, Changed) {
+        let wanted = decision.adjustment;
+        let signed = i64::from(accepted) * wanted.signum();
+        self.refused = u32::try_from(wanted.unsigned_abs()).unwrap_or(u32::MAX) - accepted;
+        if signed != wanted {
+            let detail = Detail::Text(format!("{accepted} of {} were accepted", wanted.unsigned_abs()).into());
+            decision.reasons.push(Reason { guard: Guard::Intent, from: wanted, to: signed, detail });
+            decision.adjustment = signed;
+        }
+        let (launched, killed) = if 0 < signed { (accepted, 0) } else { (0, accepted) };
+        if accepted == 0 {
+            return (decision, Changed::default());
+        }
+        let at = self.at();
+        if let Some(external) = &mut self.external {
+            external.accepted.push_back((at, signed));
+        }
+        settle(&mut self.state, at, launched, killed, decision.to_min);
+        self.launch(launched, None, By::Law);
+        let victims = self.ledger.victims(&[], killed, Vec::new());
+        self.kill(&victims);
+        (decision, Changed { launched, killed })
     }
 
     /// Who goes first, by the script's `victims`; while it cannot say, nobody does.

@@ -31,7 +31,7 @@ impl Scripted {
             self.version = Some(standing.version);
             self.views = Arc::new(standing.ledger.tasks().map(view).collect());
         }
-        let counts = standing.ledger.counts();
+        let counts = standing.counts;
         Arc::new(Ctx {
             policy: standing.name.clone(),
             now: standing.wall,
@@ -48,8 +48,7 @@ impl Scripted {
     }
 
     fn ctx_now(&mut self, standing: &Standing<'_>) -> Arc<Ctx> {
-        let running = standing.ledger.counts().running;
-        self.ctx(standing, running)
+        self.ctx(standing, standing.counts.running)
     }
 }
 
@@ -69,6 +68,11 @@ impl Functions for Scripted {
     fn victims(&mut self, n: u32, standing: &Standing<'_>) -> Result<Vec<TaskId>, ScriptError> {
         let ctx = self.ctx_now(standing);
         self.script.victims(n, ctx)
+    }
+
+    fn drain(&mut self, task: &TaskId, standing: &Standing<'_>) -> Result<bool, ScriptError> {
+        let ctx = self.ctx_now(standing);
+        self.script.drain(task, ctx)
     }
 
     fn stop(&mut self, standing: &Standing<'_>) -> Result<Option<i32>, ScriptError> {

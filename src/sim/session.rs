@@ -136,7 +136,7 @@ impl Hands {
     }
 
     fn ctx(&self, standing: &Standing<'_>) -> Arc<Ctx> {
-        let counts = standing.ledger.counts();
+        let counts = standing.counts;
         Arc::new(Ctx {
             policy: standing.name.clone(),
             now: standing.wall,
@@ -167,6 +167,11 @@ impl Functions for Hands {
     fn victims(&mut self, n: u32, standing: &Standing<'_>) -> Result<Vec<TaskId>, ScriptError> {
         let ctx = self.ctx(standing);
         self.script.victims(n, ctx)
+    }
+
+    fn drain(&mut self, task: &TaskId, standing: &Standing<'_>) -> Result<bool, ScriptError> {
+        let ctx = self.ctx(standing);
+        self.script.drain(task, ctx)
     }
 
     fn stop(&mut self, standing: &Standing<'_>) -> Result<Option<i32>, ScriptError> {
