@@ -8,14 +8,14 @@ use setpoint::core::model::{Counts, PolicyName, TaskId};
 use setpoint::http::dto::PolicyJson;
 use setpoint::runtime::eval::{Evaluation, Known, Would, evaluate};
 use setpoint::runtime::store::Store;
-use setpoint::script::{Content, Fleet, LoadedPolicy};
+use setpoint::script::Content;
 
 use super::client::{Client, ServerArgs, read};
 use super::dto::Policy;
 use super::exit::{CliError, Exit};
 use super::host::{self, Loader, Set};
 use super::sources::{self, PolicyFile};
-use super::{ConfigArgs, Globals, json_text, names, status, term};
+use super::{ConfigArgs, Globals, fleets, json_text, names, status, term};
 
 /// What `eval` takes.
 #[derive(Debug, clap::Args)]
@@ -69,11 +69,8 @@ pub(crate) async fn run(args: &Args, globals: &Globals) -> Result<Exit, CliError
     loader.check_sets([(file.name.as_str(), loaded.params.as_slice())])?;
     let (name, policy) = match &loaded.content {
         Content::Policy(policy) if args.row.is_none() => (file.name.clone(), policy.clone()),
-        Content::Policy(_) => {
-            return Err(CliError::new(Exit::Usage, format!("`{}` is one policy, not a fleet", file.name))
-                .hint("leave --row out"));
-        }
-        Content::Fleet(fleet) => row(fleet.as_ref(), &file.name, args.row.as_deref()).await?,
+        Content::Policy(_) => return Err(fleets::no_fleet(&file.name)),
+        Content::Fleet(fleet) => fleets::row(fleet.as_ref(), &file.name, args.row.as_deref()).await?,
     };
     let name = PolicyName::new(name);
     let known = known(args, &name).await?;
@@ -130,25 +127,6 @@ fn one_file(args: &Args) -> Result<PolicyFile, CliError> {
             .hint("name one of its files")
     })?;
     Ok(file)
-}
-
-/// The row of a fleet that is meant; the only one when none is named.
-async fn row(fleet: &dyn Fleet, file: &str, wanted: Option<&str>) -> Result<(String, LoadedPolicy), CliError> {
-    let rows = fleet.discover(fleet.every()).await;
-    let mut rows = rows.map_err(|error| host::wrong_policies(std::slice::from_ref(&error)))?;
-    let names: Vec<_> = rows.iter().map(|row| row.name.clone()).collect();
-    let position = match wanted {
-        Some(wanted) => names.iter().position(|name| name == wanted),
-        None => (names.len() == 1).then_some(0),
-    };
-    let Some(position) = position else {
-        let text = format!("`{file}` is a fleet of {} rows; which one is meant?", names.len());
-        let some: Vec<_> = names.iter().take(10).map(String::as_str).collect();
-        return Err(CliError::new(Exit::Usage, text).hint(format!("--row takes one of: {}", some.join(", "))));
-    };
-    let row = rows.swap_remove(position);
-    let policy = row.policy.map_err(|error| host::wrong_policies(std::slice::from_ref(&error)))?;
-    Ok((format!("{file}/{}", row.name), policy))
 }
 
 /// What is known of the policy from elsewhere.

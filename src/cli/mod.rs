@@ -23,6 +23,7 @@ mod executor;
 pub(crate) mod exit;
 mod explain;
 mod files;
+mod fleets;
 mod host;
 mod init;
 mod live;

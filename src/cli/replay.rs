@@ -12,12 +12,11 @@ use setpoint::core::model::PolicyName;
 use setpoint::core::policy::LawSpec;
 use setpoint::http::dto::DecisionJson;
 use setpoint::log::{Alternative, Entry, Item, Log, Replay, Verdict};
-use setpoint::script::Content;
 
 use super::exit::{CliError, Exit};
 use super::explain::{line, time, value, when};
 use super::host::{self, Loader, Set};
-use super::{ConfigArgs, json_text, sources, term};
+use super::{ConfigArgs, fleets, json_text, sources, term};
 
 /// Differences that are shown as text.
 const SHOWN: usize = 20;
@@ -40,6 +39,10 @@ pub(crate) struct Args {
     /// Decide by the law, guards and bounds of this file instead, and say where that would have been otherwise.
     #[arg(long, value_name = "FILE")]
     policy: Option<PathBuf>,
+
+    /// The row that decides instead, when that file is a fleet; each row in its own place unless given.
+    #[arg(long, value_name = "NAME", requires = "policy")]
+    row: Option<String>,
 
     /// Set a parameter of that file.
     #[arg(long, value_name = "KEY=VALUE", value_parser = ParamKey::parse_assignment, requires = "policy")]
@@ -238,21 +241,32 @@ async fn instead(args: &Args, log: &Log, file: &std::path::Path) -> Result<Exit,
     let loader = Loader::new(&args.config, &args.set)?;
     let loaded = loader.load(&file).await.map_err(|errors| host::wrong_policies(&errors))?;
     loader.check_sets([(file.name.as_str(), loaded.params.as_slice())])?;
-    let Content::Policy(policy) = &loaded.content else {
-        return Err(CliError::new(Exit::Usage, format!("`{}` is a fleet", file.name))
-            .hint("its rows are found at run time; --policy takes a file that is one policy"));
-    };
-    let name = args.name.as_deref().unwrap_or(&file.name);
-    let mut alternative = Alternative::new(Config::from(&*policy.spec).into());
+    let policies = fleets::policies(loaded.content, &file.name, args.row.as_deref()).await?;
+    if 1 < policies.len() && args.name.is_some() {
+        return Err(CliError::new(
+            Exit::Usage,
+            "--name says whose decisions one policy stands in for, and this is a fleet",
+        )
+        .hint("--row names one of its rows"));
+    }
+    let whose = |name: String| args.name.clone().unwrap_or(name);
+    let mut instead: BTreeMap<String, (Alternative, bool)> = policies
+        .into_iter()
+        .map(|(name, policy)| {
+            let alternative = Alternative::new(Config::from(&*policy.spec).into());
+            (whose(name), (alternative, policy.spec.control.law == LawSpec::Decide))
+        })
+        .collect();
     let (mut gaps, mut decisions, mut otherwise) = (Gaps::default(), 0_u64, Vec::new());
     let mut unanswered = false;
     log.read(|item| {
         gaps.note(&item);
         let Item::Decision { entry, .. } = item else { return };
-        if entry.policy.name.as_str() != name || entry.policy.shadow.is_some() {
+        if entry.policy.shadow.is_some() {
             return;
         }
-        unanswered |= policy.spec.control.law == LawSpec::Decide && entry.observation.scripted.is_none();
+        let Some((alternative, scripted)) = instead.get_mut(entry.policy.name.as_str()) else { return };
+        unanswered |= *scripted && entry.observation.scripted.is_none();
         match alternative.take(&entry) {
             None => gaps.unknown += 1,
             Some(now) => {
@@ -271,7 +285,11 @@ async fn instead(args: &Args, log: &Log, file: &std::path::Path) -> Result<Exit,
     if decisions == 0 && gaps.unknown == 0 {
         return Err(CliError::new(
             Exit::Usage,
-            format!("there is no decision of `{name}` in `{}`", args.path.display()),
+            format!(
+                "there is no decision of `{}` in `{}`",
+                instead.into_keys().collect::<Vec<_>>().join("`, `"),
+                args.path.display()
+            ),
         )
         .hint("--name says whose decisions the file stands in for"));
     }

@@ -8,20 +8,23 @@ use setpoint::config::ParamKey;
 use setpoint::core::decision::Observation;
 use setpoint::core::model::PolicyName;
 use setpoint::log::{Item, Log};
-use setpoint::script::{Content, LoadedPolicy};
+use setpoint::script::LoadedPolicy;
 use setpoint::sim::{self, Past, Recorded, Report, Scripted, Setup};
 
 use super::exit::{CliError, Exit};
 use super::host::{self, Loader, Set};
+use super::names::POLICY_SUFFIX;
 use super::sources::{self, PolicyFile};
-use super::{ConfigArgs, json_text, term};
+use super::{ConfigArgs, fleets, json_text, term};
 
 mod chart;
 mod plot;
+mod progress;
 pub(super) mod tune;
 mod world;
 
 use chart::Row;
+use progress::Progress;
 use world::WorldArgs;
 
 /// What `simulate` takes.
@@ -43,8 +46,12 @@ pub(crate) struct Args {
     #[arg(long, value_name = "POLICY", requires = "from_log")]
     name: Option<String>,
 
-    /// Run with these laws instead of the policy's own, one after the other.
-    #[arg(long, value_name = "LAW,…", value_delimiter = ',')]
+    /// The row to run, when the file is a fleet; every row, one after the other, unless given.
+    #[arg(long, value_name = "NAME")]
+    row: Option<String>,
+
+    /// Run with these laws instead of the policy's own, and these policy files (`*.lua`) with theirs, one after the other.
+    #[arg(long, value_name = "LAW|FILE,…", value_delimiter = ',')]
     compare: Vec<String>,
 
     /// Set a key of the policy's `control`.
@@ -59,7 +66,7 @@ pub(crate) struct Args {
     #[arg(long)]
     json: bool,
 
-    /// Draw load, tasks and metric into this SVG file (of the last run).
+    /// Draw load, tasks and metric into this file (of the last run): SVG, or PNG where its name ends in `.png`.
     #[arg(long, value_name = "FILE")]
     plot: Option<PathBuf>,
 
@@ -70,12 +77,15 @@ pub(crate) struct Args {
 pub(crate) const EXAMPLES: &str = "\
 The policy's own functions decide, through the code that decides in earnest; `ctx.trace` is the load and `ctx.plant` what \
 the tasks make of it (`queue`, `served`, `lost`). Nothing outside is reached: `simulate = { metric = function(ctx) … end }` \
-in the policy stands in for a metric that would. The same command gives the same bytes.
+in the policy stands in for a metric that would. Only the rows of a fleet are really looked for. A policy's `shadow` is \
+not run: `--compare shadows/next.lua` runs both. The same command gives the same bytes.
 
 Examples:
   setpoint simulate web.lua --trace requests.csv --rate-per-task 40 --startup 30s --metric-lag 15s
   setpoint simulate queue.lua --load square --low 10 --high 200 --period 10m --for 2h --queue --rate-per-task 5
   setpoint simulate web.lua --trace requests.csv --rate-per-task 40 --compare proportional,relay
+  setpoint simulate web.lua --trace requests.csv --rate-per-task 40 --compare web-next.lua
+  setpoint simulate labelled --row web --load sine --high 300 --rate-per-task 40 --plot web.png
   setpoint simulate web.lua --from-log /var/lib/setpoint --startup 30s --compare adaptive,ratio
   setpoint simulate web.lua --trace requests.csv --outage refused=10m..12m --plot run.svg";
 
@@ -91,7 +101,11 @@ struct Ran {
 
 /// Runs and prints.
 pub(crate) async fn run(args: &Args) -> Result<Exit, CliError> {
-    let files = sources::files(&sources::resolve(&args.paths)?)?;
+    let (others, laws): (Vec<&String>, Vec<&String>) =
+        args.compare.iter().partition(|what| what.ends_with(POLICY_SUFFIX));
+    let own = sources::files(&sources::resolve(&args.paths)?)?;
+    let others: Vec<PathBuf> = others.into_iter().map(PathBuf::from).collect();
+    let others = sources::files(&sources::resolve(&others)?)?;
     let loader = Loader::new(&args.config, &args.set)?;
     let setup = args.world.setup()?;
     if args.from_log.is_some() && args.world.has_load() {
@@ -99,23 +113,24 @@ pub(crate) async fn run(args: &Args) -> Result<Exit, CliError> {
     }
     let mut runs = Vec::new();
     let laws: Vec<Option<&str>> =
-        if args.compare.is_empty() { vec![None] } else { args.compare.iter().map(|law| Some(law.as_str())).collect() };
-    for file in &files {
-        for law in &laws {
-            let control = control(&args.control, *law);
-            let policy = load(&loader, file, control).await?;
+        if laws.is_empty() { vec![None] } else { laws.iter().map(|law| Some(law.as_str())).collect() };
+    let first = own.first().map(|file| file.name.clone());
+    let own = own.iter().flat_map(|file| laws.iter().map(move |law| (file, *law, None)));
+    // What is compared runs on the past of what it is compared with.
+    for (file, law, whose) in own.chain(others.iter().map(|file| (file, None, first.as_deref()))) {
+        let control = control(&args.control, law);
+        for (name, policy) in load(&loader, file, control, args.row.as_deref()).await? {
             runs.push(match &args.from_log {
                 Some(log) => {
-                    let (past, setup) = recorded(args, log, &file.name, &setup)?;
-                    simulate(&file.name, &policy, &setup, Some(past))?
+                    let (past, setup) = recorded(args, log, whose.unwrap_or(&name), &setup)?;
+                    simulate(&name, &policy, &setup, Some(past))?
                 }
-                None => simulate(&file.name, &policy, &setup, None)?,
+                None => simulate(&name, &policy, &setup, None)?,
             });
         }
     }
     if let (Some(path), Some(last)) = (&args.plot, runs.last()) {
-        std::fs::write(path, plot::svg(&format!("{} ({})", last.policy, last.law), &last.rows))
-            .map_err(|error| CliError::io(format!("cannot write `{}`", path.display()), error))?;
+        draw(path, last)?;
     }
     term::print(&if args.json { json(&runs)? } else { text(&runs) })?;
     Ok(Exit::Ok)
@@ -127,14 +142,27 @@ fn control(given: &[(String, String)], law: Option<&str>) -> Vec<(String, String
     given.iter().cloned().chain(law).collect()
 }
 
-async fn load(loader: &Loader, file: &PolicyFile, control: Vec<(String, String)>) -> Result<LoadedPolicy, CliError> {
+/// The policies of a file: its own, or those of its rows.
+async fn load(
+    loader: &Loader,
+    file: &PolicyFile,
+    control: Vec<(String, String)>,
+    row: Option<&str>,
+) -> Result<Vec<(String, LoadedPolicy)>, CliError> {
     let loaded = loader.load_varied(file, control).await.map_err(|errors| host::wrong_policies(&errors))?;
     loader.check_sets([(file.name.as_str(), loaded.params.as_slice())])?;
-    match loaded.content {
-        Content::Policy(policy) => Ok(policy),
-        Content::Fleet(_) => Err(CliError::new(Exit::Usage, format!("`{}` is a fleet", file.name))
-            .hint("its rows are found at run time; simulate takes a file that is one policy")),
-    }
+    fleets::policies(loaded.content, &file.name, row).await
+}
+
+fn draw(path: &Path, ran: &Ran) -> Result<(), CliError> {
+    let title = format!("{} ({})", ran.policy, ran.law);
+    let bytes = if path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("png")) {
+        plot::png(&title, &ran.rows)
+            .map_err(|error| CliError::new(Exit::Bug, "the run cannot be drawn as PNG").because(error))?
+    } else {
+        plot::svg(&title, &ran.rows).into_bytes()
+    };
+    std::fs::write(path, bytes).map_err(|error| CliError::io(format!("cannot write `{}`", path.display()), error))
 }
 
 /// What was observed for a policy, and the set-up that goes with it: as long, and with as many tasks at the start.
@@ -177,7 +205,9 @@ fn simulate(name: &str, policy: &LoadedPolicy, setup: &Setup, past: Option<Vec<P
         .ok_or_else(|| CliError::new(Exit::Bug, format!("the functions of `{name}` cannot be called directly")))?;
     let setup = Setup { name: PolicyName::from(name), ..setup.clone() };
     let (mut rows, mut error) = (Vec::new(), None);
+    let mut progress = Progress::new(name, setup.duration);
     let watch = |tick: &sim::Tick<'_>| {
+        progress.at(tick.at);
         rows.push(Row::of(tick));
         if error.is_none() {
             error = tick.errors.first().map(setpoint::script::ScriptError::report);

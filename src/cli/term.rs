@@ -84,6 +84,11 @@ pub(crate) fn eprint(text: &str) {
     write_all(&mut io::stderr().lock(), text).ok();
 }
 
+/// Writes a line over the one that the cursor is in, and leaves it there; nothing takes the line away.
+pub(crate) fn status(line: &str) {
+    eprint(&format!("\r\x1b[K{line}"));
+}
+
 fn write_all(out: &mut impl Write, text: &str) -> io::Result<()> {
     match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),

@@ -15,6 +15,7 @@ use super::checker::{Findings, Node};
 use super::convert::{describe, quote};
 use super::error::{ScriptError, ScriptErrorKind};
 use super::held::Held;
+use super::loader::vary;
 use super::policy::Script;
 use super::state::{to_json, to_lua};
 use super::table::{Backends, policy};
@@ -45,6 +46,8 @@ struct Inner {
     refs: Held<FleetRefs>,
     every: Duration,
     backends: Vec<String>,
+    /// Keys of each row's `control` that are set to something else.
+    control: Vec<(String, String)>,
     allowance: Arc<Allowance>,
     /// The rows of the last discovery. Held by one discovery at a time.
     rows: tokio::sync::Mutex<BTreeMap<String, Known>>,
@@ -120,11 +123,16 @@ pub(super) fn definition(table: &Table, found: &mut Findings) -> Option<Definiti
 
 impl FleetScript {
     /// Makes a fleet. Only under the VM's turn.
-    pub(super) fn new(vm: &Arc<Vm>, definition: Definition, backends: Vec<String>) -> mlua::Result<Self> {
+    pub(super) fn new(
+        vm: &Arc<Vm>,
+        definition: Definition,
+        backends: Vec<String>,
+        control: Vec<(String, String)>,
+    ) -> mlua::Result<Self> {
         let Definition { discover, policy, every } = definition;
         let refs = Held::new(Arc::clone(vm), FleetRefs { thread: vm.new_thread()?, discover, policy });
         let (allowance, rows) = (Arc::default(), tokio::sync::Mutex::default());
-        Ok(Self { inner: Arc::new(Inner { refs, every, backends, allowance, rows }) })
+        Ok(Self { inner: Arc::new(Inner { refs, every, backends, control, allowance, rows }) })
     }
 }
 
@@ -211,7 +219,7 @@ impl Inner {
         let vm = self.refs.vm();
         let full_name = PolicyName::new(format!("{}/{name}", vm.name));
         let arguments = |lua: &Lua| Ok(MultiValue::from_vec(vec![to_lua(lua, row)?]));
-        let read = |_: &Lua, values: MultiValue| {
+        let read = |lua: &Lua, values: MultiValue| {
             let table = match values.front() {
                 Some(Value::Table(table)) => table,
                 other => {
@@ -219,9 +227,13 @@ impl Inner {
                     return Err(format!("policy of row `{name}`: expected a policy table, got {got}"));
                 }
             };
+            vary(lua, table, &self.control).map_err(|error| error.to_string())?;
             let mut found = Findings::new();
             let allowed = vm.shared.permissions.allow_backends.as_deref();
             let (spec, functions) = policy(table, &Backends { known: &self.backends, allowed }, &mut found);
+            if spec.shadow.is_some() {
+                found.problem("shadow", "expected none in a fleet: only a file that is one policy has a shadow");
+            }
             if let Some((first, more)) = found.problems.split_first() {
                 let mut message = format!("policy of row `{name}`: {}", first.message);
                 for problem in more.iter().take(3) {
@@ -337,7 +349,7 @@ mod tests {
         let alive: Function = table.raw_get("alive").unwrap();
         table.raw_remove("alive").unwrap();
         let definition = definition(&table, &mut Findings::new()).unwrap();
-        let fleet = FleetScript::new(&vm, definition, vec!["local".to_owned()]).unwrap();
+        let fleet = FleetScript::new(&vm, definition, vec!["local".to_owned()], Vec::new()).unwrap();
         let ctx = Arc::new(crate::script::Ctx {
             policy: "p/x".into(),
             now: SystemTime::UNIX_EPOCH,

@@ -134,7 +134,8 @@ fn content(
             let Some(definition) = definition(&table, found).filter(|_| found.problems.is_empty()) else {
                 return Ok(None);
             };
-            let fleet = FleetScript::new(vm, definition, request.backends.clone()).map_err(lua_failed)?;
+            let backends = request.backends.clone();
+            let fleet = FleetScript::new(vm, definition, backends, control.to_vec()).map_err(lua_failed)?;
             Ok(Some(Content::Fleet(Arc::new(fleet))))
         }
         other => {
@@ -145,7 +146,7 @@ fn content(
 }
 
 /// Sets keys of `control`, dots leading into tables.
-fn vary(lua: &Lua, table: &Table, control: &[(String, String)]) -> mlua::Result<()> {
+pub(super) fn vary(lua: &Lua, table: &Table, control: &[(String, String)]) -> mlua::Result<()> {
     for (path, text) in control {
         let mut at = table.clone();
         let mut keys = std::iter::once("control").chain(path.split('.')).peekable();

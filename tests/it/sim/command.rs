@@ -68,6 +68,19 @@ fn laws_are_compared_and_drawn() {
     let (code, stdout, _) = out(&scratch, &with(&["--plot", "run.svg"]));
     assert_eq!(code, Some(0));
     assert!(stdout.contains("web (proportional)") && stdout.contains("tasks"), "{stdout}");
+    // A picture, with letters but without a font of the system; and another policy file on the same load.
+    scratch.write("next.lua", &WEB.replace("target = 30", "target = 20"));
+    let (code, stdout, stderr) = out(&scratch, &with(&["--compare", "next.lua", "--plot", "run.png"]));
+    assert_eq!(code, Some(0), "{stderr}");
+    assert!(stdout.contains("web (proportional)") && stdout.contains("next (proportional)"), "{stdout}");
+    let decoder = png::Decoder::new(std::io::Cursor::new(std::fs::read(scratch.path("run.png")).unwrap()));
+    let mut reader = decoder.read_info().unwrap();
+    let mut pixels = vec![0; reader.output_buffer_size().unwrap()];
+    let info = reader.next_frame(&mut pixels).unwrap();
+    let colors: std::collections::BTreeSet<&[u8]> = pixels[..info.buffer_size()].chunks(3).collect();
+    for color in [[0xff, 0xff, 0xff], [0, 0, 0], [0x1f, 0x77, 0xb4], [0xd6, 0x27, 0x28], [0x2c, 0xa0, 0x2c]] {
+        assert!(colors.contains(&color[..]), "{color:?} of {} colours", colors.len());
+    }
     let svg = scratch.read("run.svg");
     assert!(svg.starts_with("<svg") && svg.matches("<polyline").count() == 4, "{svg}");
 }
@@ -100,6 +113,33 @@ fn a_script_sees_the_plant_and_reaches_nothing_outside() {
     let inside = json(&scratch, &arguments);
     assert_eq!(inside["error"], Value::Null, "{inside}");
     assert!(10 < inside["starts"].as_u64().unwrap() && 10 < inside["stops"].as_u64().unwrap(), "{inside}");
+}
+
+#[test]
+fn rows_of_a_fleet_run_one_by_one_or_all() {
+    let scratch = Scratch::new();
+    let row = WEB.strip_prefix("return ").unwrap().replace("target = 30", "target = row.target");
+    let discover = "return { { name = 'eu', target = 30 }, { name = 'us', target = 20 } }";
+    scratch.write(
+        "web.lua",
+        &format!(
+            "return setpoint.fleet {{ discover = function() {discover} end, policy = function(row) return {row} end }}"
+        ),
+    );
+    trace(&scratch);
+    let base = ["simulate", "web.lua", "--trace", "load.csv", "--rate-per-task", "40", "--json"];
+    let with = |more: &[&'static str]| base.iter().copied().chain(more.iter().copied()).collect::<Vec<_>>();
+    let all = json(&scratch, &with(&[]));
+    let names: Vec<&str> = all["runs"].as_array().unwrap().iter().map(|run| run["policy"].as_str().unwrap()).collect();
+    assert_eq!(names, ["web/eu", "web/us"]);
+    let hours = |run: &Value| run["task_hours"].as_f64().unwrap();
+    assert!(hours(&all["runs"][0]) < hours(&all["runs"][1]), "a lower target takes more tasks: {all}");
+    let one = json(&scratch, &with(&["--row", "us", "--control", "tolerance=0.5"]));
+    assert_eq!(one["policy"], "web/us");
+    assert_ne!(one["task_hours"], all["runs"][1]["task_hours"], "settings reach a row: {one}");
+    let (code, _, stderr) = out(&scratch, &with(&["--row", "asia"]));
+    assert_eq!(code, Some(2), "{stderr}");
+    assert!(stderr.contains("--row takes one of: eu, us"), "{stderr}");
 }
 
 #[test]
