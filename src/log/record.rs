@@ -10,6 +10,7 @@ use std::time::{Duration, SystemTime};
 
 use serde::{Deserialize, Serialize};
 
+use super::again::{Again, Last};
 use super::frame;
 use crate::core::decide::Config;
 use crate::core::decision::{Bounds, Decision, InFlight, Observation, PolicyState, Reason, Scripted};
@@ -223,6 +224,8 @@ pub(super) enum Record {
     },
     /// A decision.
     Tick(Box<Tick>),
+    /// A decision like the policy's last one, in all but the sample.
+    Again(Again),
     /// Decisions that could not be written.
     Lost { records: u64 },
 }
@@ -296,6 +299,8 @@ struct Known {
     unnamed: bool,
     rest: Vec<u8>,
     decided: Vec<u8>,
+    /// The last tick that was written.
+    last: Option<Last>,
 }
 
 impl Encoder {
@@ -352,24 +357,37 @@ impl Encoder {
             if !write(&Record::Policy { id, goes_on, policy: Arc::clone(&policy) }, out) {
                 return false;
             }
-            let known = Known { policy, id, unnamed: false, rest: Vec::new(), decided: Vec::new() };
+            let known = Known { policy, id, unnamed: false, rest: Vec::new(), decided: Vec::new(), last: None };
             self.known.insert(key.clone(), known);
         }
         let Some(known) = self.known.get_mut(&key) else { return false };
         let plain = Outcome { adjustment, ..Outcome::default() };
-        let record = Record::Tick(Box::new(Tick {
-            policy: known.id,
-            tick,
-            wall: millis(wall),
-            at: now,
-            sample,
-            rest: (known.rest != rest_bytes).then_some(rest),
-            keyframe,
-            decided: (known.decided != decided_bytes).then_some(decided),
-            outcome: (outcome != plain).then_some(outcome),
-        }));
+        let next = Last { tick, wall: millis(wall), at: now, sample };
+        let rest = (known.rest != rest_bytes).then_some(rest);
+        let decided = (known.decided != decided_bytes).then_some(decided);
+        let outcome = (outcome != plain).then_some(outcome);
+        let changed = rest.is_some() || decided.is_some() || outcome.is_some() || keyframe.is_some();
+        let again = known.last.as_ref().filter(|_| !changed).and_then(|last| Again::new(known.id, last, &next));
+        let record = again.map_or_else(
+            || {
+                let Last { tick, wall, at, sample } = next.clone();
+                Record::Tick(Box::new(Tick {
+                    policy: known.id,
+                    tick,
+                    wall,
+                    at,
+                    sample,
+                    rest,
+                    keyframe,
+                    decided,
+                    outcome,
+                }))
+            },
+            Record::Again,
+        );
         known.rest = rest_bytes;
         known.decided = decided_bytes;
+        known.last = Some(next);
         write(&record, out)
     }
 }
@@ -396,7 +414,7 @@ pub(super) struct Decoder {
 struct Read {
     policy: Arc<Identity>,
     follows: bool,
-    last: Option<(Rest, Decided)>,
+    last: Option<(Rest, Decided, Last)>,
 }
 
 /// What a record says.
@@ -430,20 +448,33 @@ impl Decoder {
             Ok(Record::Tick(tick)) => {
                 self.entry(*tick).map_or(Told::Unreadable, |decoded| Told::Decision(Box::new(decoded)))
             }
+            Ok(Record::Again(again)) => self
+                .again(again)
+                .and_then(|tick| self.entry(tick))
+                .map_or(Told::Unreadable, |decoded| Told::Decision(Box::new(decoded))),
             Err(_) => Told::Unreadable,
         }
+    }
+
+    /// An unchanged tick, written out.
+    fn again(&self, again: Again) -> Option<Tick> {
+        let policy = again.0;
+        let (_, _, last) = self.known.get(&policy)?.last.as_ref()?;
+        let Last { tick, wall, at, sample } = again.after(last)?;
+        Some(Tick { policy, tick, wall, at, sample, rest: None, keyframe: None, decided: None, outcome: None })
     }
 
     fn entry(&mut self, tick: Tick) -> Option<Decoded> {
         let known = self.known.get_mut(&tick.policy)?;
         let (rest, decided) = match (tick.rest, tick.decided, known.last.take()) {
             (Some(rest), Some(decided), _) => (rest, decided),
-            (rest, decided, Some((last_rest, last_decided))) => {
+            (rest, decided, Some((last_rest, last_decided, _))) => {
                 (rest.unwrap_or(last_rest), decided.unwrap_or(last_decided))
             }
             _ => return None,
         };
-        known.last = Some((rest.clone(), decided.clone()));
+        let last = Last { tick: tick.tick, wall: tick.wall, at: tick.at, sample: tick.sample.clone() };
+        known.last = Some((rest.clone(), decided.clone(), last));
         let Rest { setpoint, counts, in_flight, refused, scripted, bounds, budget, paused, dry_run } = rest;
         let Decided { desired, raw, adjustment, to_min, reasons } = decided;
         let (now, sample) = (tick.at, tick.sample);

@@ -185,6 +185,40 @@ proptest! {
     }
 
     #[test]
+    fn an_unchanged_tick_is_little_more_than_its_sample(
+        first in entry(laws()),
+        others in proptest::collection::vec((proptest::option::of(sample()), any::<u32>(), any::<u32>()), 1..20),
+    ) {
+        let outcome = Outcome { adjustment: first.decision.adjustment, ..Outcome::default() };
+        let first = Entry { tick: first.tick >> 1, keyframe: None, outcome, ..first };
+        let mut entries = vec![first];
+        for (sample, wall, at) in &others {
+            let mut next = entries[entries.len() - 1].clone();
+            next.tick += 1;
+            next.wall += Duration::from_millis((*wall).into());
+            next.observation.now = next.observation.now + Duration::from_millis((*at).into());
+            next.decision.at = next.observation.now;
+            if let Some(sample) = sample {
+                next.observation.sample = sample.clone();
+            }
+            entries.push(next);
+        }
+        let (mut encoder, mut bytes) = (Encoder::default(), Vec::new());
+        for (entry, other) in entries.iter().zip(std::iter::once(&(None, 0, 0)).chain(&others)) {
+            let before = bytes.len();
+            prop_assert!(encoder.push(entry.clone(), &mut bytes));
+            if 0 < before && other.0.is_none() {
+                prop_assert!(bytes.len() - before < 40, "{} bytes for nothing new", bytes.len() - before);
+            }
+        }
+        let read = decode(&bytes);
+        prop_assert_eq!(read.len(), entries.len());
+        for (read, written) in read.iter().zip(&entries) {
+            prop_assert!(same(read, written), "{read:?}\n{written:?}");
+        }
+    }
+
+    #[test]
     fn damage_costs_the_records_that_it_hits_and_never_a_panic(
         lengths in proptest::collection::vec(0_usize..60, 1..12),
         hits in proptest::collection::vec((any::<prop::sample::Index>(), 1_u8..), 0..4),

@@ -10,7 +10,7 @@
 //! and followed by whole records, for which [`DecisionLog::epoch`] changes.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
@@ -38,6 +38,10 @@ struct Shared {
     lost: AtomicU64,
     /// Entries that were ever lost.
     lost_in_all: AtomicU64,
+    /// The last write failed.
+    failing: AtomicBool,
+    /// Entries were lost because the queue was full, and it has not run empty since.
+    behind: AtomicBool,
 }
 
 impl Shared {
@@ -69,7 +73,7 @@ impl DecisionLog {
         files.append(&first)?;
         let shared = Arc::new(Shared::default());
         let (queue, entries) = sync_channel(QUEUE);
-        let writer = Writer { files, encoder, shared: Arc::clone(&shared), failing: false, behind: false };
+        let writer = Writer { files, encoder, shared: Arc::clone(&shared) };
         let thread = thread::Builder::new()
             .name("decision log".to_owned())
             .spawn(move || writer.run(&entries))
@@ -81,7 +85,10 @@ impl DecisionLog {
     pub fn submit(&self, entry: Box<Entry>) -> bool {
         match self.queue.try_send(entry) {
             Ok(()) => true,
-            Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) => {
+            Err(error) => {
+                if matches!(error, TrySendError::Disconnected(_)) {
+                    self.shared.failing.store(true, Ordering::Relaxed);
+                }
                 self.lose(1);
                 false
             }
@@ -105,6 +112,18 @@ impl DecisionLog {
         self.shared.lost_in_all.load(Ordering::Relaxed)
     }
 
+    /// Why decisions are made that are not in the log, while that is so.
+    #[must_use]
+    pub fn problem(&self) -> Option<&'static str> {
+        if self.shared.failing.load(Ordering::Relaxed) {
+            Some("it cannot be written: decisions are made that are not in it")
+        } else if self.shared.behind.load(Ordering::Relaxed) {
+            Some("its writer is behind: decisions were made that are not in it")
+        } else {
+            None
+        }
+    }
+
     /// Writes what waits and ends the writer. Blocks.
     pub fn close(self) {
         drop(self.queue);
@@ -118,10 +137,6 @@ struct Writer {
     files: Files,
     encoder: Encoder,
     shared: Arc<Shared>,
-    /// The last write failed.
-    failing: bool,
-    /// Entries were lost because the queue was full, and that has been said.
-    behind: bool,
 }
 
 impl Writer {
@@ -148,8 +163,9 @@ impl Writer {
             }
             self.write(&batch, n);
             all_taken = batch.len() < BATCH;
+            // Nothing waits any more, and nothing was lost meanwhile.
             if told == 0 && all_taken {
-                self.behind = false;
+                self.shared.behind.store(false, Ordering::Relaxed);
             }
             if self.files.is_full() {
                 self.rotate();
@@ -167,8 +183,8 @@ impl Writer {
     fn tell_lost(&mut self, batch: &mut Vec<u8>) -> u64 {
         let lost = self.shared.lost.swap(0, Ordering::Relaxed);
         if 0 < lost {
-            if !self.failing && !self.behind {
-                self.behind = true;
+            let failing = self.shared.failing.load(Ordering::Relaxed);
+            if !failing && !self.shared.behind.swap(true, Ordering::Relaxed) {
                 tracing::warn!(lost, "the decision log is behind: decisions were made that are not in it");
             }
             Encoder::lost(lost, batch);
@@ -180,12 +196,12 @@ impl Writer {
     fn write(&mut self, batch: &[u8], n: u64) {
         match self.files.append(batch) {
             Ok(()) => {
-                if std::mem::replace(&mut self.failing, false) {
+                if self.shared.failing.swap(false, Ordering::Relaxed) {
                     tracing::info!("the decision log is written again");
                 }
             }
             Err(error) => {
-                if !std::mem::replace(&mut self.failing, true) {
+                if !self.shared.failing.swap(true, Ordering::Relaxed) {
                     let cause = std::error::Error::source(&error).map(ToString::to_string).unwrap_or_default();
                     tracing::error!(error = %error, cause, "decisions are made that are not in the decision log");
                 }
@@ -202,7 +218,7 @@ impl Writer {
 
     fn rotate(&mut self) {
         if let Err(error) = self.files.rotate() {
-            if !std::mem::replace(&mut self.failing, true) {
+            if !self.shared.failing.swap(true, Ordering::Relaxed) {
                 tracing::error!(error = %error, "the decision log goes on in a file that is over its size");
             }
             return;

@@ -3,6 +3,7 @@
 
 use std::fs;
 use std::path::PathBuf;
+use std::process::Command;
 
 use serde_json::Value;
 use setpoint::log::{DecisionLog, Entry, Item, Log, LogConfig};
@@ -173,6 +174,63 @@ async fn a_log_is_rotated_while_it_is_written_and_can_be_switched_off() {
     assert_eq!(scratch.list("state/decisions"), Vec::<String>::new());
     let told = Setpoint::output(&scratch, ["replay", "state"]).await;
     assert_eq!(told.code, Some(2), "{}", told.stderr);
+}
+
+/// A small file system on a folder, gone with it.
+struct Small(PathBuf);
+
+impl Small {
+    fn mount(folder: PathBuf) -> Self {
+        fs::create_dir_all(&folder).unwrap();
+        let small = Self(folder);
+        small.size("64k", &["-t", "tmpfs", "tmpfs"]);
+        small
+    }
+
+    fn size(&self, size: &str, what: &[&str]) {
+        let options = if what.is_empty() { format!("remount,size={size}") } else { format!("size={size}") };
+        let done = Command::new("mount").args(["-o", &options]).args(what).arg(&self.0).status().unwrap();
+        assert!(done.success(), "mount takes root");
+    }
+}
+
+impl Drop for Small {
+    fn drop(&mut self) {
+        drop(Command::new("umount").args(["--lazy".as_ref(), self.0.as_os_str()]).status());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_log_that_cannot_be_written_shows_and_takes_nothing_else_with_it() {
+    let scratch = Scratch::new();
+    write_policies(&scratch, 2.5);
+    let small = Small::mount(scratch.path("past"));
+    scratch.write("setpoint.toml", "[decision_log]\nfolder = \"past\"\n");
+    let mut run = Setpoint::run(&scratch, ["policies"]);
+    let status = async |run: &mut Setpoint, status: &str| {
+        wait_until(GENEROUS, &format!("/readyz says {status}"), async || {
+            let (code, ready) = run.get("/readyz").await;
+            assert!(code == 200 || run.stderr().contains("listening"), "{ready}");
+            let told = ready["problems"]["decision log"].as_str().map(str::to_owned);
+            (told.is_some() == (status == "full")).then_some(told)
+        })
+        .await
+    };
+    let told = status(&mut run, "full").await;
+    assert!(told.unwrap().contains("cannot be written"));
+    run.ticks("plain", 5).await;
+    let (_, metrics) = run.get("/metrics").await;
+    let lost = metrics.as_str().unwrap().lines().find(|line| line.starts_with("setpoint_decisions_lost_total "));
+    assert!(lost.is_some_and(|line| !line.ends_with(" 0")), "{lost:?}");
+    // There is room again: what comes now stands by itself, and what is missing is told.
+    small.size("64m", &[]);
+    status(&mut run, "fine").await;
+    run.ticks("plain", 5).await;
+    assert!(run.stop().await.success());
+    let told = Setpoint::output(&scratch, ["replay", "past", "--json"]).await;
+    let told: Value = serde_json::from_str(&told.stdout).unwrap();
+    assert_eq!(told["differences"], serde_json::json!([]), "{told}");
+    assert!(0 < told["gaps"]["lost"].as_u64().unwrap(), "{told}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
