@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use serde::Serialize;
 use setpoint::config::ParamKey;
 use setpoint::http::dto::ScriptErrorJson;
-use setpoint::script::{LoadedFile, Param, ScriptError};
+use setpoint::script::{Content, LoadedFile, Param, ScriptError};
 
 use super::exit::{CliError, Exit};
 use super::host::{self, Set};
@@ -34,7 +34,7 @@ pub(crate) struct Args {
 
 pub(crate) const EXAMPLES: &str = "\
 Every file is compiled and run once with all I/O stubbed, and the table that it returns is checked. Nothing is \
-launched, read or sent. Ends with 0 when all is well and with 78 when a policy is wrong.
+launched, read or sent. A policy's `shadow` is checked with it. Ends with 0 when all is well and with 78 when a policy is wrong.
 
 Examples:
   setpoint check queue.lua
@@ -68,9 +68,7 @@ pub(crate) async fn run(args: &Args, globals: &Globals) -> Result<Exit, CliError
     let mut checked = Vec::with_capacity(files.len());
     for file in files {
         checked.push(match loader.load(&file).await {
-            Ok(LoadedFile { sha256, warnings, params, .. }) => {
-                Checked { file, sha256: Some(sha256), warnings, params, errors: Vec::new() }
-            }
+            Ok(loaded) => of_loaded(&loader, file, loaded).await,
             Err(errors) => Checked { file, sha256: None, warnings: Vec::new(), params: Vec::new(), errors },
         });
     }
@@ -86,6 +84,21 @@ pub(crate) async fn run(args: &Args, globals: &Globals) -> Result<Exit, CliError
         term::print(&checked.iter().map(|checked| checked.text(paint)).collect::<String>())?;
     }
     Ok(if wrong { Exit::Config } else { Exit::Ok })
+}
+
+/// A file that loads, with what is wrong with its shadow, if it has one.
+async fn of_loaded(loader: &host::Loader, file: PolicyFile, loaded: LoadedFile) -> Checked {
+    let LoadedFile { sha256, mut warnings, params, content, .. } = loaded;
+    let mut errors = Vec::new();
+    if let Content::Policy(policy) = content
+        && let Some(named) = &policy.spec.shadow
+    {
+        match loader.load_shadow(&file, named).await {
+            Ok(shadow) => warnings.extend(shadow.warnings.iter().map(|warning| format!("shadow {named}: {warning}"))),
+            Err(of_shadow) => errors = of_shadow,
+        }
+    }
+    Checked { file, sha256: Some(sha256), warnings, params, errors }
 }
 
 impl Checked {

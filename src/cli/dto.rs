@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 
 use jiff::Timestamp;
 use serde::{Deserialize, Deserializer};
+use setpoint::core::compare::Tally;
 
 /// `GET /v1/policies`.
 #[derive(Debug, Default, Deserialize)]
@@ -42,6 +43,19 @@ pub(crate) struct Policy {
     pub(crate) bounds_override: Option<Operator>,
     pub(crate) ended: Option<Ended>,
     pub(crate) stalled: bool,
+    pub(crate) shadow: Option<Shadow>,
+}
+
+/// The policy that is evaluated beside it.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(crate) struct Shadow {
+    pub(crate) script: Script,
+    pub(crate) sample: Option<Sample>,
+    pub(crate) setpoint: Option<f64>,
+    pub(crate) decision: Option<Decision>,
+    pub(crate) difference: Option<i64>,
+    pub(crate) compared: Tally,
 }
 
 /// Its script.

@@ -2,19 +2,23 @@
 
 use std::collections::{BTreeSet, VecDeque};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use jiff::Timestamp;
 use serde_json::{Value, json};
 use setpoint::core::decision::Decision;
 use setpoint::core::model::Sample;
 use setpoint::http::dto::{DecisionJson, SampleJson, Time};
-use setpoint::log::{self, Entry, Item, Log};
+use setpoint::log::{self, Comparison, Entry, Item, Log, Pair};
 
 use super::client::{Client, ServerArgs, read};
 use super::dto::Policy;
 use super::exit::{CliError, Exit};
 use super::{ConfigArgs, host, json_text, term, units};
+
+/// Ticks on which a shadow differed that are shown, and how many in JSON.
+const FIRST: usize = 10;
+const FIRST_IN_JSON: usize = 1000;
 
 /// What `explain` takes.
 #[derive(Debug, clap::Args)]
@@ -35,6 +39,10 @@ pub(crate) struct Args {
     #[arg(long, value_name = "PATH")]
     decision_log: Option<PathBuf>,
 
+    /// Compare the policy's shadow with it, over the whole log: on how many ticks they agreed, and where they first did not.
+    #[arg(long, conflicts_with_all = ["at", "last"])]
+    shadow: bool,
+
     /// Print the decisions as JSON.
     #[arg(long)]
     json: bool,
@@ -48,16 +56,20 @@ pub(crate) struct Args {
 
 pub(crate) const EXAMPLES: &str = "\
 Decisions come from the decision log, which `run --state-dir DIR` keeps in DIR/decisions: that of --decision-log, or of \
-the configuration. Without one, the running setpoint is asked for its last decision.
+the configuration. Without one, the running setpoint is asked for its last decision. A shadow's decisions stand below \
+those of the policy that acts; they are made on that policy's tasks, so they say what it would do next, not where it \
+would have led.
 
 Examples:
   setpoint explain queue
   setpoint explain queue --last 20 --decision-log /var/lib/setpoint
-  setpoint explain queue --at 10m --json";
+  setpoint explain queue --at 10m --json
+  setpoint explain queue --shadow";
 
 /// Explains.
 pub(crate) async fn run(args: &Args) -> Result<Exit, CliError> {
     let text = match folder(args)? {
+        Some(path) if args.shadow => compared(args, &path)?,
         Some(path) => from_log(args, &path)?,
         None => from_server(args).await?,
     };
@@ -108,10 +120,80 @@ fn from_log(args: &Args, path: &Path) -> Result<String, CliError> {
         return Err(nothing(args, &names));
     }
     if args.json {
-        let decisions: Vec<Value> = found.iter().map(value).collect();
+        let mut comparison = Comparison::default();
+        let decisions: Vec<Value> = found
+            .iter()
+            .map(|entry| {
+                let mut told = value(entry);
+                let pair = comparison.take(Box::new(entry.clone()));
+                told["difference"] = json!(pair.map(|pair| pair.difference));
+                told
+            })
+            .collect();
         return Ok(json_text(&json!({ "decisions": decisions })));
     }
-    Ok(found.iter().map(line).collect())
+    let mut comparison = Comparison::default();
+    Ok(found
+        .iter()
+        .map(|entry| match comparison.take(Box::new(entry.clone())) {
+            Some(pair) => differing(&pair),
+            None => line(entry),
+        })
+        .collect())
+}
+
+/// A shadow's decision in a line, with what it makes of the one before.
+fn differing(pair: &Pair) -> String {
+    format!("{} ({})\n", line(&pair.shadow).trim_end(), log::difference_in_words(pair.difference))
+}
+
+/// A policy's shadow beside it, over the whole log.
+fn compared(args: &Args, path: &Path) -> Result<String, CliError> {
+    let log = Log::find(path).map_err(|error| host::log(&error))?;
+    let (mut comparison, mut names) = (Comparison::default(), BTreeSet::new());
+    let (mut first, mut span) = (Vec::new(), None::<(SystemTime, SystemTime)>);
+    let most = if args.json { FIRST_IN_JSON } else { FIRST };
+    log.read(|item| {
+        let Item::Decision { entry, .. } = item else { return };
+        if entry.policy.name.as_str() != args.policy {
+            names.insert(entry.policy.name.clone());
+            return;
+        }
+        let Some(pair) = comparison.take(entry) else { return };
+        let wall = pair.acting.wall;
+        span = Some((span.map_or(wall, |(from, _)| from), wall));
+        if pair.difference != 0 && first.len() < most {
+            first.push(pair);
+        }
+    })
+    .map_err(|error| host::log(&error))?;
+    let Some((from, to)) = span else {
+        if comparison.alone() == 0 {
+            return Err(nothing(args, &names));
+        }
+        return Err(CliError::new(Exit::Usage, format!("the log has no decision of a shadow of `{}`", args.policy))
+            .hint("`shadow = \"other.lua\"` in its table names one"));
+    };
+    let tally = comparison.tally();
+    if args.json {
+        let pair = |Pair { acting, shadow, difference }: &Pair| json!({ "acting": value(acting), "shadow": value(shadow), "difference": difference });
+        return Ok(json_text(&json!({
+            "policy": args.policy,
+            "from": Time(from),
+            "to": Time(to),
+            "compared": tally,
+            "not_compared": comparison.alone(),
+            "differences": first.iter().map(pair).collect::<Vec<_>>(),
+        })));
+    }
+    let mut text = format!("{}\n", log::tally_in_words(&tally));
+    if 0 < comparison.alone() {
+        text.push_str(&format!("{} more ticks are without its decision\n", comparison.alone()));
+    }
+    for pair in &first {
+        text.push_str(&format!("\n{}{}", line(&pair.acting), differing(pair)));
+    }
+    Ok(text)
 }
 
 fn nothing(args: &Args, names: &BTreeSet<setpoint::core::model::PolicyName>) -> CliError {
@@ -167,15 +249,14 @@ async fn from_server(args: &Args) -> Result<String, CliError> {
         return Ok(json_text(&answer));
     }
     let policy: Policy = read(answer)?;
+    if args.shadow {
+        return match &policy.shadow {
+            Some(shadow) => Ok(format!("{}\n", log::tally_in_words(&shadow.compared))),
+            None => Err(CliError::new(Exit::Usage, format!("`{}` has no shadow", policy.name))),
+        };
+    }
     let Some(decision) = &policy.decision else { return Ok(format!("`{}` has not decided yet\n", policy.name)) };
-    let age = policy.sample.as_ref().and_then(|sample| sample.age_seconds).unwrap_or_default();
-    let age = Duration::try_from_secs_f64(age).unwrap_or_default();
-    let sample = policy.sample.as_ref().map(|sample| match (sample.kind.as_str(), sample.value) {
-        ("value", Some(value)) => Sample::Value { value, age, reported: None },
-        ("stale", Some(value)) => Sample::Stale { value, age },
-        ("error", _) => Sample::Error { message: sample.message.as_deref().unwrap_or("error").into() },
-        _ => Sample::Missing,
-    });
+    let sample = sampled(policy.sample.as_ref());
     let plain = Decision {
         at: setpoint::core::time::Timestamp::ZERO,
         desired: decision.desired,
@@ -186,13 +267,38 @@ async fn from_server(args: &Args) -> Result<String, CliError> {
     };
     let dry_run = decision.reasons.iter().any(|reason| reason.guard == "dry_run");
     let text = log::say(
-        &log::setting_in_words(&sample.unwrap_or(Sample::Missing), policy.setpoint, decision.desired),
+        &log::setting_in_words(&sample, policy.setpoint, decision.desired),
         decision.raw,
         decision.reasons.iter().map(|reason| reason.text.clone()),
         &log::outcome_in_words(&plain, policy.acted, dry_run),
     );
     let when = policy.last_tick.map_or_else(String::new, |time| format!("{time:.3}  "));
-    Ok(format!("{when}{text}\n"))
+    let mut told = format!("{when}{text}\n");
+    if let Some(shadow) = &policy.shadow
+        && let Some(decision) = &shadow.decision
+    {
+        let text = log::say(
+            &log::setting_in_words(&sampled(shadow.sample.as_ref()), shadow.setpoint, decision.desired),
+            decision.raw,
+            decision.reasons.iter().map(|reason| reason.text.clone()),
+            &log::would_in_words(decision.desired, decision.adjustment),
+        );
+        let difference = log::difference_in_words(shadow.difference.unwrap_or_default());
+        told.push_str(&format!("{when}shadow {}: {text} ({difference})\n", shadow.script.path));
+    }
+    Ok(told)
+}
+
+/// A sample of the API's as the core has it.
+fn sampled(sample: Option<&super::dto::Sample>) -> Sample {
+    let Some(sample) = sample else { return Sample::Missing };
+    let age = Duration::try_from_secs_f64(sample.age_seconds.unwrap_or_default()).unwrap_or_default();
+    match (sample.kind.as_str(), sample.value) {
+        ("value", Some(value)) => Sample::Value { value, age, reported: None },
+        ("stale", Some(value)) => Sample::Stale { value, age },
+        ("error", _) => Sample::Error { message: sample.message.as_deref().unwrap_or("error").into() },
+        _ => Sample::Missing,
+    }
 }
 
 /// Reads a time: absolute, local, or so long ago.

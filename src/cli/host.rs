@@ -9,7 +9,7 @@ use setpoint::log::{LogConfig, LogError};
 use setpoint::runtime::store::StoreError;
 use setpoint::runtime::{StartError, check_params};
 use setpoint::script::error::ScriptErrorKind;
-use setpoint::script::{LoadRequest, LoadedFile, Natives, Param, ScriptError, ScriptHost};
+use setpoint::script::{LoadRequest, LoadedFile, LoadedShadow, Natives, Param, ScriptError, ScriptHost};
 
 use super::ConfigArgs;
 use super::exit::{CliError, Exit};
@@ -125,6 +125,11 @@ impl Loader {
     /// Loads one file.
     pub(crate) async fn load(&self, file: &PolicyFile) -> Result<LoadedFile, Vec<ScriptError>> {
         self.host.load(self.request(file)).await
+    }
+
+    /// Loads the shadow that a file names.
+    pub(crate) async fn load_shadow(&self, file: &PolicyFile, named: &str) -> Result<LoadedShadow, Vec<ScriptError>> {
+        self.host.load_shadow(self.request(file), named).await
     }
 
     /// Loads one file, with keys of its `control` set to something else.

@@ -49,6 +49,10 @@ impl Row {
                 notes.push(Note::Wanted(format!("{word}{}", limits(value, now))));
             }
         }
+        if policy.shadow.as_ref().is_some_and(|shadow| shadow.script.refused.is_some() || shadow.script.error.is_some())
+        {
+            notes.push(Note::Wrong("its shadow fails".to_owned()));
+        }
         if policy.stalled {
             notes.push(Note::Wrong("stalled".to_owned()));
         }

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use serde_json::Value;
+use setpoint::log;
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::client::{Client, ServerArgs, read};
@@ -143,6 +144,18 @@ fn detail(policy: &Policy, tasks: &[Task], now: Timestamp, paint: Paint) -> Stri
     for (label, error) in [("not loaded", &policy.script.refused), ("error", &policy.script.error)] {
         for (i, line) in error.iter().flat_map(|error| error.report.lines()).enumerate() {
             put(if i == 0 { label } else { "" }, &paint.red(line));
+        }
+    }
+    if let Some(shadow) = &policy.shadow {
+        put("shadow", &shadow.script.path);
+        put("", &format!("  {}", log::tally_in_words(&shadow.compared)));
+        if let Some(difference) = shadow.difference {
+            put("", &format!("  last tick: {}", log::difference_in_words(difference)));
+        }
+        for (label, error) in [("not loaded", &shadow.script.refused), ("error", &shadow.script.error)] {
+            for (i, line) in error.iter().flat_map(|error| error.report.lines()).enumerate() {
+                put(if i == 0 { label } else { "" }, &paint.red(line));
+            }
         }
     }
     if !tasks.is_empty() {

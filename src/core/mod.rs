@@ -7,6 +7,7 @@
 //! The only outside crates that it names are serde, for the store, and two that are nothing but functions of what they
 //! are given: rustfft, and regex-lite for constraints on attributes.
 
+pub mod compare;
 pub mod container;
 pub mod decide;
 pub mod decision;

@@ -127,6 +127,38 @@ impl Scrape {
         })?;
         self.each(encoder, "setpoint_policy_failures", "Failed tasks net of successful ones.", |policy| {
             Some(f64::from(policy.failures))
+        })?;
+        self.encode_shadows(encoder)
+    }
+
+    fn encode_shadows(&self, encoder: &mut DescriptorEncoder<'_>) -> Encoded {
+        let shadows = || {
+            self.policies
+                .iter()
+                .filter_map(|policy| policy.shadow.as_deref().map(|shadow| (policy.name.as_str(), shadow)))
+        };
+        // A comparison begins anew when one of the two scripts changes, and a counter may.
+        let help = "Ticks on which a shadow decided, by whether it agreed with the acting policy or wanted more or fewer tasks.";
+        counter(encoder, "setpoint_shadow_ticks", help, |metric| {
+            shadows().try_for_each(|(policy, shadow)| {
+                let tally = &shadow.tally;
+                [("agreed", tally.agreed), ("more", tally.more), ("fewer", tally.fewer)]
+                    .into_iter()
+                    .try_for_each(|(verdict, ticks)| count(metric, &[("policy", policy), ("verdict", verdict)], ticks))
+            })
+        })?;
+        let help = "Tasks that a shadow wanted more (+) or fewer (-) than the acting policy on the last tick.";
+        gauge(encoder, "setpoint_shadow_difference", help, |metric| {
+            shadows().filter_map(|(policy, shadow)| Some((policy, shadow.difference?))).try_for_each(
+                |(policy, difference)| metric.encode_family(&[("policy", policy)])?.encode_gauge(&difference),
+            )
+        })?;
+        let help = "1 while a shadow is not what its file says, or one of its hooks fails.";
+        gauge(encoder, "setpoint_shadow_failing", help, |metric| {
+            shadows().try_for_each(|(policy, shadow)| {
+                let failing = shadow.script.refused.is_some() || shadow.script.error.is_some();
+                metric.encode_family(&[("policy", policy)])?.encode_gauge(&flag(failing))
+            })
         })
     }
 
@@ -176,6 +208,7 @@ fn encode_totals(totals: &Totals, encoder: &mut DescriptorEncoder<'_>) -> Encode
         ("setpoint_tasks_launched", "Tasks launched.", totals.launched),
         ("setpoint_tasks_killed", "Tasks told to end.", totals.killed),
         ("setpoint_tasks_failed", "Tasks that failed.", totals.failed),
+        ("setpoint_decisions_lost", "Decisions that are not in the decision log.", totals.decisions_lost),
     ];
     for (name, help, value) in plain {
         counter(encoder, name, help, |metric| metric.encode_counter::<NoLabelSet, _, f64>(&value, None))?;

@@ -17,6 +17,8 @@
 //! Invariants: the loop never waits for it; what could not be written is counted and told in the log itself; floats
 //! are kept by their bits; a file that ends in the middle of a record loses that record and none before it.
 
+mod again;
+mod compare;
 mod files;
 mod frame;
 mod reader;
@@ -32,10 +34,13 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+pub use compare::{Comparison, Pair};
 pub use reader::{Item, Log};
 pub use record::{Asked, DecisionConfig, Entry, Identity, Keyframe, Outcome, Settled, Why};
 pub use replay::{Alternative, Replay, Verdict, same_bits};
-pub use words::{outcome_in_words, say, sentence, setting_in_words};
+pub use words::{
+    difference_in_words, outcome_in_words, say, sentence, setting_in_words, tally_in_words, would_in_words,
+};
 pub use writer::DecisionLog;
 
 /// Where below a state folder the log is kept when nobody says otherwise.

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::record::Entry;
+use crate::core::compare::{Tally, intended};
 use crate::core::decision::Decision;
 use crate::core::model::Sample;
 
@@ -11,12 +12,54 @@ use crate::core::model::Sample;
 pub fn sentence(entry: &Entry) -> String {
     let decision = entry.carried_out();
     let observation = &entry.observation;
+    let outcome = match (&entry.policy.shadow, observation.dry_run) {
+        (None, dry_run) => outcome_in_words(&decision, entry.outcome.acted, dry_run),
+        (Some(_), true) => would_in_words(decision.desired, intended(&entry.decision)),
+        (Some(_), false) => would_in_words(decision.desired, decision.adjustment),
+    };
     say(
         &setting_in_words(&observation.sample, observation.setpoint, decision.desired),
         decision.raw,
         decision.reasons.iter().map(ToString::to_string),
-        &outcome_in_words(&decision, entry.outcome.acted, observation.dry_run),
+        &outcome,
     )
+}
+
+/// What a policy that does not act would have done.
+#[must_use]
+pub fn would_in_words(desired: u32, adjustment: i64) -> String {
+    match adjustment {
+        0 => format!("would hold at {desired}"),
+        1.. => format!("would launch {adjustment}"),
+        _ => format!("would kill {}", adjustment.unsigned_abs()),
+    }
+}
+
+/// By how much a shadow differed on one tick.
+#[must_use]
+pub fn difference_in_words(difference: i64) -> String {
+    match difference {
+        0 => "agreed".to_owned(),
+        1.. => format!("{difference} more"),
+        _ => format!("{} fewer", difference.unsigned_abs()),
+    }
+}
+
+/// `agreed on 790 of 812 ticks (97.3 %), wanted more on 15 (31 tasks, 4 at most), fewer on 7 (7 tasks, 1 at most)`.
+#[must_use]
+pub fn tally_in_words(tally: &Tally) -> String {
+    let share = 100.0 * tally.agreed as f64 / tally.ticks.max(1) as f64;
+    let mut text = format!("agreed on {} of {} ticks ({share:.1} %)", tally.agreed, tally.ticks);
+    let sides = [
+        ("more", tally.more, tally.tasks_more, tally.most_more),
+        ("fewer", tally.fewer, tally.tasks_fewer, tally.most_fewer),
+    ];
+    for (which, ticks, tasks, most) in sides {
+        if 0 < ticks {
+            text.push_str(&format!(", wanted {which} on {ticks} ({tasks} tasks in all, {most} at most)"));
+        }
+    }
+    text
 }
 
 /// Puts the parts of a sentence together.

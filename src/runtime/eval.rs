@@ -89,6 +89,8 @@ pub async fn evaluate(
     policy.script.restore(record.script_state.as_deref(), false).await?;
     let ledger = Ledger::restore(record.ledger.clone(), tasks);
     let mut evaluated = Policy::new(name, record, ledger, JumpDetector::new(wall, at));
+    // One tick for show is the policy's own.
+    evaluated.shadow = None;
     let (script, spec) = (Arc::clone(&policy.script), Arc::clone(&policy.spec));
     evaluated.adopt(
         Generation {

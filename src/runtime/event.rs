@@ -9,6 +9,7 @@ use crate::script::{Acted, Fleet, FleetRow, LoadedFile, Observed, ReadFile, Scri
 
 use super::config::Signal;
 use super::handle::Request;
+use super::shadow::ShadowAnswer;
 
 /// Something that happened. Policies are named by key and by the serial number of what was asked, so that an answer
 /// that comes too late is told from the one that is awaited.
@@ -41,6 +42,8 @@ pub(crate) enum Event {
     NotRecorded { launches: Vec<TaskId>, kills: Vec<TaskId>, error: String },
     /// A backend did what it was asked.
     BackendDone { backend: String },
+    /// A worker of a policy's shadow has answered.
+    Shadow { key: usize, serial: u64, answer: ShadowAnswer },
     /// A count backend has answered.
     Counted(Box<super::control_loop::CountAnswer>),
     /// What tasks use; without figures where none could be had.

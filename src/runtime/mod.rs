@@ -19,6 +19,7 @@ mod event;
 pub mod handle;
 mod policy;
 pub mod record;
+mod shadow;
 pub mod store;
 mod ticker;
 mod trail;
@@ -28,7 +29,7 @@ mod watch;
 #[cfg(feature = "sim")]
 pub(crate) use control_loop::{Action, action, with_plan};
 #[cfg(feature = "sim")]
-pub(crate) use policy::by_word;
+pub(crate) use policy::{External, by_word};
 
 #[cfg(feature = "mesos")]
 pub use cluster::MesosCluster;

@@ -18,19 +18,21 @@ use std::time::{Duration, SystemTime};
 
 use tokio::time::Instant;
 
-use crate::core::decide::{settle, shape_key};
-use crate::core::decision::{Bounds, Decision, InFlight, PolicyState};
+use crate::core::decide::{Config, settle, shape_key};
+use crate::core::decision::{Bounds, Decision, InFlight, Observation, PolicyState};
 use crate::core::intent::By;
 use crate::core::ledger::{Ledger, Rules};
 use crate::core::model::{Counts, PolicyName, Sample, TaskId, TaskState, TaskStats};
 use crate::core::plan::{Plan, Situation};
 use crate::core::policy::PolicySpec;
 use crate::core::time::Timestamp;
+use crate::log::{Identity, Keyframe};
 use crate::script::{Ctx, Hook, LoadedPolicy, Param, PolicyScript, ScriptError, TaskView};
 
 use super::clock::JumpDetector;
 use super::counted::Counted;
 use super::record::{Ended, Override, Pause, PolicyRecord};
+use super::shadow::Shadow;
 use super::trail::Trail;
 use super::view::{PolicySnapshot, ScriptView};
 
@@ -189,6 +191,8 @@ pub(crate) struct Policy {
     pub(crate) shape: String,
     /// What the decision log is told of it.
     pub(crate) trail: Trail,
+    /// The policy that is evaluated beside it.
+    pub(crate) shadow: Option<Box<Shadow>>,
 }
 
 impl Policy {
@@ -242,6 +246,7 @@ impl Policy {
             script_state: record.script_state,
             shape: record.shape,
             trail: Trail::default(),
+            shadow: record.shadow.map(|record| Box::new(Shadow::restored(record))),
         }
     }
 
@@ -320,7 +325,11 @@ impl Policy {
 
     /// min and max in force.
     pub(crate) fn bounds_in_force(&self) -> Bounds {
-        let (min, max) = self.spec().map_or((0, 0), |spec| (spec.workload.min, spec.workload.max));
+        self.narrowed(self.spec().map_or(Bounds { min: 0, max: 0 }, |spec| own_bounds(spec)))
+    }
+
+    /// A policy's own bounds, with the operator's in their place where there are any.
+    pub(crate) fn narrowed(&self, Bounds { min, max }: Bounds) -> Bounds {
         let over = self.bounds.as_ref();
         let max = over.and_then(|over| over.max).unwrap_or(max);
         let min = over.and_then(|over| over.min).unwrap_or(min);
@@ -450,6 +459,7 @@ impl Policy {
             ended: self.ended.clone(),
             stalled: self.stalled,
             failures: self.ledger.state().failures,
+            shadow: self.active.as_ref().and(self.shadow.as_ref()).map(|shadow| Arc::new(shadow.snapshot())),
         }
     }
 
@@ -466,6 +476,7 @@ impl Policy {
             ended: self.ended.clone(),
             shape: self.shape.clone(),
             backend: self.spec().map(|spec| spec.workload.backend.clone()).unwrap_or_default(),
+            shadow: self.shadow.as_ref().map(|shadow| shadow.record()),
         }
     }
 
@@ -491,12 +502,40 @@ impl Policy {
     pub(crate) fn settle(&mut self, at: Timestamp, launched: u32, killed: u32, to_min: u32) {
         settle(&mut self.state, at, launched, killed, to_min);
         self.trail.settled(at, launched, killed, to_min);
+        if let Some(shadow) = &mut self.shadow {
+            shadow.owe(at, launched, killed, to_min);
+        }
+    }
+
+    /// A tick has been decided: the log will want to know.
+    pub(crate) fn begin_trail(
+        &mut self,
+        keyframe: Option<Keyframe>,
+        wall: SystemTime,
+        observation: &Observation,
+        decision: &Decision,
+    ) {
+        let Some(active) = &self.active else { return };
+        let identity = || Identity {
+            name: self.name.clone(),
+            shadow: None,
+            generation: self.generation,
+            path: active.path.display().to_string(),
+            sha256: active.sha256.to_string(),
+            config: Config::from(&*active.policy.spec).into(),
+        };
+        self.trail.begin(identity, keyframe, (self.ticks, wall), observation, decision);
     }
 
     /// Which tasks go: the named ones, and `n` more in the order that `victims` gave, then in the default order.
     pub(crate) fn victims(&self, named: &[TaskId], n: u32, order: Vec<TaskId>) -> Vec<TaskId> {
         self.ledger.victims(named, n, order)
     }
+}
+
+/// min and max as a policy's table says them.
+pub(crate) fn own_bounds(spec: &PolicySpec) -> Bounds {
+    Bounds { min: spec.workload.min, max: spec.workload.max }
 }
 
 /// The API's word for who asked for a task.

@@ -8,6 +8,7 @@ use std::time::SystemTime;
 
 use serde::{Deserialize, Serialize};
 
+use crate::core::compare::Tally;
 use crate::core::decision::PolicyState;
 use crate::core::ledger::{LedgerState, Task};
 use crate::core::model::{PolicyName, TaskId};
@@ -37,6 +38,28 @@ pub struct PolicyRecord {
     pub shape: String,
     /// The backend that its tasks are on.
     pub backend: String,
+    /// Its shadow, if it has one.
+    pub shadow: Option<ShadowRecord>,
+}
+
+/// What a shadow policy keeps over a restart.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct ShadowRecord {
+    /// Its file, as the acting policy names it; another file begins anew.
+    pub file: String,
+    /// History, timers, windows.
+    pub state: PolicyState,
+    /// `ctx.state` as JSON.
+    pub script_state: Option<String>,
+    /// Generation of its script.
+    pub generation: u64,
+    /// The law, effect and kind that `state.law` belongs to.
+    pub shape: String,
+    /// How its decisions compare with the acting policy's.
+    pub tally: Tally,
+    /// The two scripts that were compared, by their digests; with others the comparison begins anew.
+    pub compared: String,
 }
 
 /// Decisions are paused.

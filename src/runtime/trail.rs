@@ -9,13 +9,10 @@
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use crate::core::decide::Config;
 use crate::core::decision::{Decision, Observation, PolicyState};
 use crate::core::intent::Intent;
 use crate::core::time::Timestamp;
 use crate::log::{Asked, Entry, Identity, Keyframe, Outcome, Settled, Why};
-
-use super::policy::Policy;
 
 /// After so many ticks a state is written although it follows from the one before.
 const KEYFRAME_EVERY: u32 = 256;
@@ -60,6 +57,27 @@ impl Trail {
         Some(Keyframe { why, state: state.clone() })
     }
 
+    /// A tick has been decided. `identity` is asked for who decides, where that is not known yet.
+    pub(crate) fn begin(
+        &mut self,
+        identity: impl FnOnce() -> Identity,
+        keyframe: Option<Keyframe>,
+        (tick, wall): (u64, SystemTime),
+        observation: &Observation,
+        decision: &Decision,
+    ) {
+        let identity = self.identity.get_or_insert_with(|| Arc::new(identity()));
+        self.pending = Some(Box::new(Entry {
+            policy: Arc::clone(identity),
+            wall,
+            tick,
+            observation: observation.clone(),
+            keyframe,
+            decision: decision.clone(),
+            outcome: Outcome::default(),
+        }));
+    }
+
     /// What a script or the default asks for.
     pub(crate) fn asked(&mut self, intents: &[Intent]) {
         if let Some(entry) = &mut self.pending {
@@ -83,37 +101,5 @@ impl Trail {
         let decided = entry.decision.reasons.len();
         entry.outcome.reasons = decision.reasons.get(decided..).unwrap_or_default().to_vec();
         Some(entry)
-    }
-}
-
-impl Policy {
-    /// A tick has been decided.
-    pub(crate) fn begin_trail(
-        &mut self,
-        keyframe: Option<Keyframe>,
-        wall: SystemTime,
-        observation: &Observation,
-        decision: &Decision,
-    ) {
-        let Some(active) = &self.active else { return };
-        let identity = self.trail.identity.get_or_insert_with(|| {
-            Arc::new(Identity {
-                name: self.name.clone(),
-                shadow: None,
-                generation: self.generation,
-                path: active.path.display().to_string(),
-                sha256: active.sha256.to_string(),
-                config: Config::from(&*active.policy.spec).into(),
-            })
-        });
-        self.trail.pending = Some(Box::new(Entry {
-            policy: Arc::clone(identity),
-            wall,
-            tick: self.ticks,
-            observation: observation.clone(),
-            keyframe,
-            decision: decision.clone(),
-            outcome: Outcome::default(),
-        }));
     }
 }

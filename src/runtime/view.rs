@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use crate::core::compare::Tally;
 use crate::core::decision::{Bounds, Decision};
 use crate::core::model::{Counts, PolicyName, Sample, TaskId};
 use crate::core::policy::PolicySpec;
@@ -54,6 +55,33 @@ pub struct PolicySnapshot {
     pub stalled: bool,
     /// Failures net of successes.
     pub failures: u32,
+    /// The policy that is evaluated beside it.
+    pub shadow: Option<Arc<ShadowSnapshot>>,
+}
+
+/// A policy that is evaluated beside the acting one and never acts.
+#[derive(Clone, Debug)]
+pub struct ShadowSnapshot {
+    /// Its script; `error` is the last tick's.
+    pub script: ScriptView,
+    /// Counts up with each script of it that took effect.
+    pub generation: u64,
+    /// The tick of the acting policy that it last decided on.
+    pub tick: Option<u64>,
+    /// Its last sample.
+    pub sample: Option<Sample>,
+    /// Its last setpoint.
+    pub setpoint: Option<f64>,
+    /// Its last decision, with the reasons of what its intents would have been cut to.
+    pub decision: Option<Arc<Decision>>,
+    /// By how many tasks that differs from what the acting policy decided on that tick: + where it wanted more.
+    pub difference: Option<i64>,
+    /// Effects of its warmer or cooler that were recorded and not sent, in words.
+    pub effects: Arc<Vec<String>>,
+    /// Ticks of the acting policy that it was not evaluated on, since the one before still ran.
+    pub missed: u64,
+    /// How its decisions compare with the acting policy's, since one of their scripts was last changed.
+    pub tally: Tally,
 }
 
 /// A policy's script and how it fares.
@@ -138,6 +166,8 @@ pub struct Totals {
     pub lag: Vec<(f64, u64)>,
     /// Sum of all lags in seconds.
     pub lag_sum: f64,
+    /// Decisions that are not in the decision log, since it could not be written or its writer was behind.
+    pub decisions_lost: u64,
     /// Changes of reasons by guard: how often each guard changed an adjustment.
     pub restricted: BTreeMap<&'static str, u64>,
 }

@@ -43,6 +43,7 @@ mod policy;
 mod pool;
 mod require;
 mod row;
+mod shadow;
 #[cfg(feature = "sim")]
 pub mod spec;
 mod state;
@@ -55,6 +56,7 @@ pub use direct::{Direct, Given, Simulated};
 pub use error::{ScriptError, ScriptErrorKind};
 pub use host::ScriptHost;
 pub(crate) use require::ReadFile;
+pub use shadow::{LoadedShadow, shadow_path};
 
 /// Limits on scripts. Every one of them holds against hostile code.
 #[derive(Clone, Debug, PartialEq)]

@@ -17,6 +17,7 @@ use crate::core::policy::{
 use super::checker::{Findings, Node};
 use super::control_table::control;
 use super::convert::{describe, did_you_mean, quote};
+use super::shadow::misnamed;
 use super::task_table::{TASK_FIELDS, command, task, unused};
 
 /// Most tasks that a policy may name anywhere.
@@ -105,8 +106,8 @@ pub(super) fn policy(table: &Table, backends: &Backends<'_>, found: &mut Finding
     }
     needs(&node, &control.law, &functions, &target, found);
     let shadow = node.text("shadow", found);
-    if shadow.is_some() {
-        found.warn("shadow is not evaluated by this version: nothing is recorded of it");
+    if let Some(wrong) = shadow.as_deref().and_then(misnamed) {
+        found.problem("shadow", wrong);
     }
     let spec = PolicySpec {
         interval,

@@ -681,6 +681,7 @@ fn snapshot(name: &str) -> PolicySnapshot {
         ended: None,
         stalled: false,
         failures: 0,
+        shadow: None,
     }
 }
 

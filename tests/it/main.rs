@@ -17,6 +17,8 @@ mod gocd;
 mod hostile;
 mod http;
 mod laws;
+#[cfg(all(feature = "cli", feature = "http"))]
+mod live_log;
 mod local;
 #[cfg(feature = "cli")]
 mod log;
@@ -31,6 +33,8 @@ mod reload;
 mod sample;
 mod script;
 mod script_api;
+#[cfg(all(feature = "cli", feature = "http"))]
+mod shadow;
 mod sim;
 mod spec;
 mod store;

@@ -14,13 +14,14 @@ use std::time::{Duration, Instant, SystemTime};
 
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
+use setpoint::core::compare::Tally;
 use setpoint::core::decision::{LawState, PolicyState, RampState, UpDownCount};
 use setpoint::core::intent::By;
 use setpoint::core::ledger::{Departed, LedgerState, Task};
 use setpoint::core::model::{Placement, Point, PolicyName, TaskId, TaskState};
 use setpoint::core::policy::{Command as TaskCommand, PortSpec, TaskTemplate};
 use setpoint::core::time::Timestamp;
-use setpoint::runtime::record::{Ended, Override, Pause, PolicyRecord, SourceRecord, Stored, Write};
+use setpoint::runtime::record::{Ended, Override, Pause, PolicyRecord, ShadowRecord, SourceRecord, Stored, Write};
 use setpoint::runtime::store::{Store, StoreError};
 use tokio::sync::oneshot;
 
@@ -68,6 +69,15 @@ fn policy(seed: u64) -> PolicyRecord {
         ended: Some(Ended { by: "stop".into(), code: -1, reason: "done".into() }),
         shape: "count/cools/jobs".into(),
         backend: "local".into(),
+        shadow: Some(ShadowRecord {
+            file: "next.lua".into(),
+            state: PolicyState { last_launch: Some(at), ..PolicyState::default() },
+            script_state: Some("{}".into()),
+            generation: 2,
+            shape: "relay heats jobs".into(),
+            tally: Tally { ticks: seed, ..Tally::default() },
+            compared: "a b".into(),
+        }),
     }
 }
 

@@ -7,6 +7,7 @@ mod decision;
 mod policy;
 mod script;
 mod service;
+mod shadow;
 mod task;
 
 use std::time::SystemTime;
@@ -19,6 +20,7 @@ pub use self::policy::{
 };
 pub use self::script::{ParamJson, ScriptErrorJson, ScriptJson, ValueJson};
 pub use self::service::{MemberJson, ServiceJson, ServicesJson};
+pub use self::shadow::ShadowJson;
 pub use self::task::{AllTasksJson, TaskJson};
 
 /// A point in time that serialises as RFC 3339 with milliseconds.

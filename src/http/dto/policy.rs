@@ -9,7 +9,7 @@ use crate::core::policy::PolicySpec;
 use crate::runtime::record::{Ended, Override, Pause};
 use crate::runtime::view::{Health, PolicySnapshot};
 
-use super::{DecisionJson, ParamJson, SampleJson, ScriptJson, Time};
+use super::{DecisionJson, ParamJson, SampleJson, ScriptJson, ShadowJson, Time};
 
 /// The answer of `GET /v1/policies`.
 #[derive(Debug, Serialize)]
@@ -82,6 +82,8 @@ pub struct PolicyJson<'a> {
     pub spec: Option<SpecJson<'a>>,
     /// Declared parameters and their values.
     pub params: BTreeMap<&'a str, ParamJson<'a>>,
+    /// null, or the policy that is evaluated beside it and never acts.
+    pub shadow: Option<ShadowJson<'a>>,
 }
 
 /// How many tasks are in which state.
@@ -188,6 +190,7 @@ impl<'a> From<&'a PolicySnapshot> for PolicyJson<'a> {
             failures: policy.failures,
             spec: policy.spec.as_deref().map(Into::into),
             params: policy.params.iter().map(|param| (param.name.as_str(), param.into())).collect(),
+            shadow: policy.shadow.as_deref().map(Into::into),
         }
     }
 }

@@ -13,6 +13,7 @@ mod action;
 mod carry_out;
 mod commands;
 mod counted;
+mod shadow;
 mod shutdown;
 mod sources;
 mod tick;
@@ -293,6 +294,7 @@ impl Loop {
             }
             Event::NotRecorded { launches, kills, error } => self.on_not_recorded(launches, kills, &error),
             Event::BackendDone { backend } => self.on_backend_done(&backend),
+            Event::Shadow { key, serial, answer } => self.on_shadow(key, serial, answer),
             Event::Counted(answer) => self.on_counted(*answer),
             Event::Stats(stats) => self.on_stats(stats),
             Event::Command(request) => self.on_command(request),

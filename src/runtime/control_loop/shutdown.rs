@@ -90,6 +90,9 @@ impl Loop {
             if let Some(state) = policy.script().and_then(|script| script.state()) {
                 policy.script_state = Some(state);
             }
+            if let Some(shadow) = &mut policy.shadow {
+                shadow.keep_script_state();
+            }
             policy.dirty = true;
         }
         self.save();

@@ -477,6 +477,7 @@ impl Loop {
             self.use_backend(&backend);
         }
         self.leave_backend(key);
+        self.set_shadow(key);
         if first || had_ended.is_some() {
             let interval = self.policy(key).map_or(Duration::ZERO, |policy| policy.interval);
             let delay = first_delay(self.first_ticks, interval);
@@ -512,6 +513,7 @@ impl Loop {
                 self.load(index);
             }
         }
+        self.shadows_changed(paths);
     }
 
     /// Starts sources for files of a folder that are not known yet.
@@ -550,7 +552,9 @@ impl Loop {
     /// Tells the watcher what to look at now.
     pub(super) fn watch_files(&mut self) {
         let Some(watch) = &self.watch else { return };
-        let files = self.sources.iter().flatten().flat_map(Source::files).cloned().collect();
+        let shadows = self.policies.iter().flatten().filter(|policy| policy.active.is_some());
+        let shadows = shadows.filter_map(|policy| policy.shadow.as_ref()).flat_map(|shadow| shadow.read.keys());
+        let files = self.sources.iter().flatten().flat_map(Source::files).chain(shadows).cloned().collect();
         watch.set(files, self.settings.dirs.clone());
     }
 
@@ -605,6 +609,9 @@ impl Loop {
         let Some(policy) = self.policy(key) else { return };
         if let Some(state) = policy.script().and_then(|script| script.state()) {
             policy.script_state = Some(state);
+        }
+        if let Some(shadow) = &mut policy.shadow {
+            shadow.retire();
         }
         policy.halt();
         policy.active = None;

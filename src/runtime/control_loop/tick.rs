@@ -135,9 +135,11 @@ impl Loop {
             policy.penalty = penalty(policy.penalty.take(), &observed.errors, now);
         }
         let mut sample = observed.sample;
-        if policy.jumps.jumped(wall, at)
-            && let Sample::Value { value, age, .. } = sample
-        {
+        let jumped = policy.jumps.jumped(wall, at);
+        if let Some(shadow) = &mut policy.shadow {
+            shadow.jumped = jumped;
+        }
+        if jumped && let Sample::Value { value, age, .. } = sample {
             tracing::warn!(policy = %policy.name, "the wall clock jumped, this tick's sample is taken as stale");
             sample = Sample::Stale { value, age };
         }
@@ -180,6 +182,7 @@ impl Loop {
         if epoch.is_some() {
             policy.begin_trail(keyframe, wall, &observation, &decision);
         }
+        self.prepare_shadow(key, wall, &observation, &decision);
         if budget.is_some() {
             let n = u32::try_from(decision.adjustment.unsigned_abs()).unwrap_or(u32::MAX);
             self.reserved.insert(key, n.saturating_sub(decision.to_min));
@@ -416,6 +419,7 @@ impl Loop {
                 self.tell(|| StreamEvent::Decision(snapshot));
             }
         }
+        self.begin_shadow(key);
         self.after_tick(key);
     }
 
@@ -517,7 +521,7 @@ fn rehearsed(decision: &Decision) -> Option<i64> {
 }
 
 /// A broken limit leaves the policy alone, doubling up to a minute; a whole tick without one ends that.
-fn penalty(before: Option<Penalty>, errors: &[ScriptError], now: Instant) -> Option<Penalty> {
+pub(super) fn penalty(before: Option<Penalty>, errors: &[ScriptError], now: Instant) -> Option<Penalty> {
     let error = errors.iter().find(|error| error.kind.is_limit())?;
     let delay = before.map_or(Duration::from_secs(1), |penalty| (penalty.delay * 2).min(MAX_PENALTY));
     Some(Penalty { delay, until: now + delay, error: Arc::new(error.clone()) })

@@ -8,6 +8,7 @@ use tokio::time::Instant;
 use crate::backend::{Backend, BackendError, KnownTask, Receipt, Standing, TaskUpdate};
 use crate::core::intent::By;
 use crate::core::model::{Exit, TaskId, TaskState, TaskStats};
+use crate::log::DecisionLog;
 
 use super::super::config::RunEnd;
 use super::super::event::Event;
@@ -371,6 +372,7 @@ impl Loop {
         self.resend_kills();
         self.check_health(now);
         self.save();
+        self.totals.decisions_lost = self.log.as_ref().map_or(0, DecisionLog::lost);
         self.totals.sources = self.sources.iter().flatten().count() as u64;
         *write_lock(&self.published.totals) = self.totals.clone();
     }
@@ -382,6 +384,10 @@ impl Loop {
         if let Some(error) = self.store.as_ref().and_then(super::Store::failure) {
             health.ready = false;
             health.problems.insert("store".to_owned(), error.to_string());
+        }
+        if let Some(problem) = self.log.as_ref().and_then(DecisionLog::problem) {
+            health.degraded = true;
+            health.problems.insert("decision log".to_owned(), problem.to_owned());
         }
         for (name, state) in &self.backend_states {
             match state {
@@ -427,6 +433,9 @@ impl Loop {
             } else if let Some(error) = policy.errors.last() {
                 health.degraded = true;
                 note(error.to_string());
+            } else if let Some(problem) = policy.shadow.as_ref().and_then(|shadow| shadow.problem()) {
+                health.degraded = true;
+                note(problem);
             }
             if moved {
                 self.publish(key);

@@ -114,7 +114,8 @@ fn require_finite(numbers: impl IntoIterator<Item = f64>) -> Result<(), String> 
 }
 
 fn policy_numbers(record: &PolicyRecord) -> impl Iterator<Item = f64> {
-    let points = record.state.history.iter().chain(&record.state.last_good);
+    let states = std::iter::once(&record.state).chain(record.shadow.iter().map(|shadow| &shadow.state));
+    let points = states.flat_map(|state| state.history.iter().chain(&state.last_good));
     points.flat_map(|point| [point.value, point.setpoint])
 }
 

@@ -85,7 +85,7 @@ pub const POLICY_KEYS: &[KeyDoc] = &[
     key(
         "shadow",
         "string?",
-        "A second policy file to evaluate beside this one, without acting; this version does not yet, and warns.",
+        "A second policy file, in this folder or below it, that is evaluated on each tick beside this one and never acts: what it would have done is recorded and compared.",
     ),
     key(
         "params",

@@ -192,6 +192,7 @@ pub(crate) fn policy(name: &str) -> PolicySnapshot {
         ended: None,
         stalled: false,
         failures: 0,
+        shadow: None,
     }
 }
 

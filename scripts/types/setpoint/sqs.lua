@@ -1,6 +1,0 @@
----@meta setpoint.sqs
-
----@type setpoint.sqs
-local sqs
-
-return sqs
