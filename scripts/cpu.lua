@@ -23,7 +23,7 @@ local p = require("setpoint.params")({
   interval = "2s",
   settle = 5, -- seconds that a change takes to show in the figures
   wait = "30s", -- how long fewer tasks must have been enough before one goes
-  backend = "local",
+  backend = "local", -- local or docker
   image = "",
   command = "", -- for `sh -c`; empty: the image's own, or burning CPU
   cpus = 0, -- cores that one task may use; 0: as many as there are
@@ -90,6 +90,12 @@ if p.of == "machine" then
       return process.cpu_percent()
     end,
     target = p.target,
+    simulate = {
+      -- The load is how busy others keep the machine, and each task adds a tenth of it.
+      metric = function(ctx)
+        return math.min(100, ctx.trace + 10 * ctx.running)
+      end,
+    },
   }
 end
 
@@ -146,4 +152,12 @@ return {
     local nearer = math.abs(used / fewer - p.target) <= math.abs(used / (fewer + 1) - p.target)
     return { desired = math.max(0, (nearer and fewer or fewer + 1) - others) }
   end,
+  simulate = {
+    -- The load is what all together use, in percent of a core; with of=containers one of them is another's.
+    metric = function(ctx)
+      others, used = p.of == "containers" and 1 or 0, ctx.trace
+      local count = others + ctx.running
+      return count > 0 and used / count or nil
+    end,
+  },
 }

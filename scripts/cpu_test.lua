@@ -107,6 +107,17 @@ describe("cpu", function()
     expect(policy:running()).to_be_at_most(2)
   end)
 
+  it("makes a load of a trace in simulations", function()
+    local fakes = { docker = {}, process = {} }
+    local function metric(params)
+      return load_policy({ params = params, fakes = fakes }).table.simulate.metric
+    end
+    expect(metric()({ trace = 90, running = 3 })).to_equal(30)
+    expect(metric()({ trace = 90, running = 0 })).to_be_nil()
+    expect(metric({ of = "containers", name = "web*" })({ trace = 90, running = 2 })).to_equal(30)
+    expect(metric({ of = "machine" })({ trace = 15, running = 2 })).to_equal(35)
+  end)
+
   it("says what it cannot be of", function()
     expect(function()
       load_policy({ params = { of = "dreams" } })

@@ -2,6 +2,8 @@
 --   setpoint run gocd --set server=http://gocd:8153 --set backend=docker --set image=gocd/gocd-agent-debian-12:v24.1.0
 --     --set agent_key=KEY --set max=12
 --   setpoint run gocd --set server=http://gocd:8153 --set agent_key=KEY --set max=4
+--   setpoint run gocd --set server=http://gocd:8153 --set backend=mesos --set image=gocd/gocd-agent-debian-12:v24.1.0
+--     --set agent_key=KEY
 --
 -- The second one runs local processes: an agent of GoCD's zip, unpacked as go-agent beside the policy, unless `command`
 -- says otherwise.
@@ -26,7 +28,8 @@ local p = require("setpoint.params")({
   password = "", -- a secret's name
   token = "", -- a secret's name: bearer authentication
   agent_key = "", -- agentAutoRegisterKey of the server
-  backend = "local",
+  backend = "local", -- local, docker or mesos
+  executor = "", -- on Mesos: "setpoint", or empty for the cluster's own
   image = "",
   command = "",
   resources = "", -- of our agents, with commas between them
@@ -254,7 +257,27 @@ end
 local seen
 local told = ""
 
+-- What a simulation gives: its load is how many jobs there are, and the oldest agents are at work on them.
+local function pretend(ctx)
+  local count = math.floor(ctx.trace + 0.5)
+  seen = { own = {}, busy = 0, pending = {}, known = {}, going = {}, waiting = 0 }
+  for _, task in ipairs(ctx.tasks) do
+    if task.state == "running" then
+      local busy = seen.busy < count
+      seen.busy = seen.busy + (busy and 1 or 0)
+      seen.own[task.id] = { uuid = task.uuid, config = "Disabled", idle = not busy, busy = busy }
+    end
+  end
+  seen.waiting = count - seen.busy
+  seen.missing = seen.waiting
+  return seen
+end
+
 local function look(ctx)
+  -- There is one in simulations only.
+  if ctx.trace then
+    return pretend(ctx)
+  end
   seen = nil
   -- In this order: a job that is handed out in between is neither waiting nor at an agent, which the next look mends.
   local all, waiting = agents(), jobs()
@@ -312,6 +335,7 @@ return {
   interval = { min = p.poll, max = p.poll_max },
   workload = {
     backend = p.backend,
+    executor = p.executor ~= "" and p.executor or nil,
     image = p.image ~= "" and p.image or nil,
     command = command,
     env = environment,

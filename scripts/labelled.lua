@@ -180,6 +180,14 @@ local function policy(row)
       end
       return { desired = math.max(0, math.min(math.max(wanted, min), max) - others) }
     end,
+    simulate = {
+      -- The load is what all together use: percent of a core, or of what one may have of memory.
+      metric = function(ctx)
+        others, sum = row.swarm and 0 or 1, ctx.trace
+        local count = others + ctx.running
+        return count > 0 and sum / count or nil
+      end,
+    },
   }
 end
 

@@ -133,6 +133,15 @@ describe("labelled", function()
     end).to_error("it found api")
   end)
 
+  it("makes a load of a trace in simulations, beside the container that was there", function()
+    containers = { container("web", 1, { ["setpoint.metric"] = "cpu" }) }
+    expect(load().table.simulate.metric({ trace = 90, running = 2 })).to_equal(30)
+    containers, services = {}, { { name = "api", replicas = 1, labels = { ["setpoint.metric"] = "cpu" } } }
+    local metric = load().table.simulate.metric
+    expect(metric({ trace = 90, running = 2 })).to_equal(45)
+    expect(metric({ trace = 90, running = 0 })).to_be_nil()
+  end)
+
   it("says which label is wrong", function()
     containers = { container("web", 1, { ["setpoint.metric"] = "disk" }) }
     expect(load).to_error("expected cpu or memory, got disk")

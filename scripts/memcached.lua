@@ -14,7 +14,7 @@ local memcached = require("setpoint.memcached")
 local time = require("setpoint.time")
 
 local p = require("setpoint.params")({
-  backend = "docker",
+  backend = "docker", -- docker, swarm or local
   image = "memcached:1.6",
   memory = 64, -- MiB of one server, of which its items get nine tenths
   cpus = 1, -- cores that one server may use
@@ -119,4 +119,12 @@ return {
     end
     return { adjust = 0 }
   end,
+  simulate = {
+    -- The load is what there is to be kept, in MiB.
+    metric = function(ctx)
+      local full = ctx.running > 0 and math.min(100, 100 * ctx.trace / ctx.running / p.memory)
+      load = full and full / p.memory_high or nil
+      return load
+    end,
+  },
 }

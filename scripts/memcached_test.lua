@@ -93,6 +93,13 @@ describe("memcached", function()
     end)
   end)
 
+  it("fills up with a trace in simulations", function()
+    local metric = load().table.simulate.metric
+    expect(metric({ trace = 96, running = 3 })).to_be_near(50 / 80)
+    expect(metric({ trace = 900, running = 3 })).to_be_near(100 / 80)
+    expect(metric({ trace = 1, running = 0 })).to_be_nil()
+  end)
+
   it("gives items nine tenths of the memory, and runs without an engine, too", function()
     expect(load({ params = { memory = 1000 } }).table.workload.command).to_equal({ "-m", "900" })
     local here = load({ params = { backend = "local", memory = 64 } }).table.workload

@@ -137,4 +137,11 @@ return {
   decide = function()
     return backlog and { desired = math.ceil(backlog / p.per_consumer) } or { adjust = 0 }
   end,
+  simulate = {
+    -- What was served in the last second stands for what is in hand.
+    metric = function(ctx)
+      backlog = ctx.plant.queue + ctx.plant.served
+      return backlog
+    end,
+  },
 }

@@ -65,6 +65,10 @@ describe("queue", function()
     expect(policy:running()).to_equal(3)
   end)
 
+  it("takes the plant's queue for the list in simulations", function()
+    expect(load().table.simulate.metric({ plant = { queue = 7, served = 2 } })).to_equal(9)
+  end)
+
   it("has at most max consumers and always one while jobs wait", function()
     for_all({ backlog = gen.trace({ max = 400 }), max = gen.integer({ min = 1, max = 40 }) }, function(input)
       local policy = load({ params = { max = input.max } })

@@ -74,5 +74,6 @@ describe("spool", function()
     files["in"] = 11
     expect(policy:tick()).to_launch(3)
     expect(policy.table.workload.env.SPOOL).to_equal("in")
+    expect(policy.table.simulate.metric({ plant = { queue = 7, served = 2 } })).to_equal(9)
   end)
 end)

@@ -1127,6 +1127,28 @@ local secret = {}
 ---@return setpoint.Secret
 function secret.get(name) end
 
+---@class (exact) setpoint.sqs.Options
+---@field access_key string|setpoint.Secret The id of an access key.
+---@field secret_key setpoint.Secret The secret of that key; text is refused.
+---@field session_token? setpoint.Secret Of temporary credentials; text is refused.
+---@field region? string Where the queue's URL does not tell it.
+---@field timeout? string|number `"5s"` unless given; the tick's deadline holds anyway.
+
+---@class (exact) setpoint.sqs.Depth
+---@field visible integer Messages that can be received: ApproximateNumberOfMessages.
+---@field in_flight integer Received and neither deleted nor back: ApproximateNumberOfMessagesNotVisible.
+---@field delayed integer Not to be received yet: ApproximateNumberOfMessagesDelayed.
+
+---Queues of Amazon SQS, and of servers that speak its API.
+---@class setpoint.sqs
+local sqs = {}
+
+---How many messages a queue holds, about; `url` is the queue's, as in `"https://sqs.eu-west-1.amazonaws.com/123456789012/jobs"`. Raises with the service's own words when it refuses: an unknown queue, a wrong key, a wrong signature. Needs the right sqs:GetQueueAttributes. While a file loads: zeros.
+---@param url string
+---@param options setpoint.sqs.Options
+---@return setpoint.sqs.Depth
+function sqs.depth(url, options) end
+
 ---@class (exact) setpoint.time.Date
 ---@field year integer
 ---@field month integer 1 to 12.

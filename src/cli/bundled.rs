@@ -16,8 +16,22 @@ macro_rules! bundled {
 }
 
 /// All of them, one line each, in the order of their names.
-pub(crate) const POLICIES: &[Bundled] =
-    bundled!["by-hour", "cpu", "gocd", "jobs", "labelled", "memcached", "queue", "spool", "thermostat",];
+pub(crate) const POLICIES: &[Bundled] = bundled![
+    "by-hour",
+    "cpu",
+    "gocd",
+    "jobs",
+    "keep",
+    "labelled",
+    "marathon",
+    "memcached",
+    "prometheus",
+    "queue",
+    "spool",
+    "sqs",
+    "thermostat",
+    "webhook",
+];
 
 impl Bundled {
     /// The one with this name.

@@ -50,6 +50,11 @@ const CONFINED: &[Confined] = &[
         because: "who leads a Mesos cluster is all that anybody here wants from ZooKeeper",
     },
     Confined {
+        names: &["reqsign_aws_v4", "reqsign_core"],
+        to: &["src/script/api/sqs.rs"],
+        because: "signatures are for one service that scripts can ask",
+    },
+    Confined {
         names: &["redb"],
         to: &["src/runtime/store", "src/runtime/store.rs"],
         because: "what is durable is `runtime::record`; how it is kept is the store's business alone",

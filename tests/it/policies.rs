@@ -1,11 +1,16 @@
 //! The bundled policies on genuine things: real tasks, real files, a real Redis; and by-hour over a year.
 //!
 //! The loads are small here and grow with variables, as `tests/campaign policies` sets them: `SETPOINT_WINDOW` (seconds
-//! over which the thermostat is measured), `SETPOINT_FILES`, `SETPOINT_JOBS` and `SETPOINT_OUTAGE` (seconds without Redis).
+//! over which the thermostat is measured), `SETPOINT_FILES`, `SETPOINT_JOBS`, `SETPOINT_OUTAGE` (seconds without Redis) and
+//! `SETPOINT_DEATHS` (rounds in which tasks of `keep` are killed).
 
+mod catalogue;
 mod compose;
 mod containers;
+mod farm;
+mod keep;
 mod machine;
+mod outside;
 mod services;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -25,9 +30,8 @@ use sha2::{Digest, Sha256};
 use tokio::sync::Mutex;
 use tokio::task::JoinHandle;
 
+use self::catalogue::CATALOGUE;
 use crate::support::{GENEROUS, Redis, Scratch, Setpoint, setting, wait_until};
-
-const BUNDLED: [&str; 9] = ["by-hour", "cpu", "gocd", "jobs", "labelled", "memcached", "queue", "spool", "thermostat"];
 
 /// The loads of this module run one after the other: they measure, and share a machine.
 static ONE_AT_A_TIME: Mutex<()> = Mutex::const_new(());
@@ -343,7 +347,7 @@ async fn queue_gives_the_job_of_a_killed_consumer_to_another() {
 /// A10 of the prior systems, its variant: a place that becomes free after a tick that found all busy is filled at once, the
 /// next one at the tick after. That one of the jobs has failed changes nothing of it.
 #[tokio::test]
-async fn jobs_fills_up_after_a_wait_and_outlives_a_job_that_fails() {
+async fn a10_jobs_fills_up_after_a_wait_and_outlives_a_job_that_fails() {
     const WAIT: f64 = 8.0;
     let _one = ONE_AT_A_TIME.lock().await;
     let scratch = Scratch::new();
@@ -510,7 +514,7 @@ async fn by_hour_over_a_year_with_both_clock_changes() {
 #[tokio::test]
 async fn bundled_policies_are_clean_and_say_what_can_be_set() {
     let scratch = Scratch::new();
-    for name in BUNDLED {
+    for name in CATALOGUE.iter().map(|entry| entry.name) {
         for path in [name, bundled(name).to_str().unwrap()] {
             let checked = Setpoint::output(&scratch, ["check", path, "--json"]).await;
             assert_eq!(checked.code, Some(0), "{}{}", checked.stdout, checked.stderr);

@@ -10,7 +10,7 @@ fn folder() -> PathBuf {
 }
 
 /// `SETPOINT_WRITE_TYPES=1 cargo test --test it script_api` writes the files again.
-#[cfg(feature = "redis")]
+#[cfg(all(feature = "redis", feature = "sqs"))]
 #[test]
 fn committed_types_are_what_the_tables_say() {
     let expected = types::files();

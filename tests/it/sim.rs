@@ -1,4 +1,4 @@
-//! Simulation: the old systems' acceptance scenarios (A2 to A7), outages of the metric, and `setpoint simulate`.
+//! Simulation: the old systems' acceptance scenarios (A2 to A7, A10), outages of the metric, and `setpoint simulate`.
 
 mod command;
 
@@ -156,6 +156,32 @@ fn a7_what_found_no_room_is_asked_for_anew_and_never_twice() {
     let at = |second: f64| seen.ticks.iter().find(|tick| (tick.0 - second).abs() < 1e-9).unwrap().1;
     assert_eq!((at(5.0), at(9.0), at(20.0), at(59.0)), (4.0, 4.0, 10.0, 10.0));
     assert_eq!((seen.report.starts, seen.report.stops), (10, 0));
+}
+
+/// Two jobs at a time, filled up at multiples of a minute: room from 3 s, none around the next two multiples.
+#[test]
+fn a10_free_places_are_filled_after_the_wait_as_soon_as_there_is_room() {
+    let control = Control::new(LawSpec::Count { n: 2, wait: Some(60 * SECOND) });
+    let spec = spec(control, Kind::Jobs, Effect::Cools, 2, SECOND);
+    let none = |from: u32, to: u32| Room { from: from * SECOND, to: to * SECOND, n: 0 };
+    let setup = Setup { rooms: vec![none(0, 3), none(60, 76), none(120, 123)], ..own_setup(130, (15, 17)) };
+    let seen = own(&spec, &setup, |_| 0.0);
+    let filled: Vec<f64> = seen
+        .ticks
+        .windows(2)
+        .filter(|pair| pair[0].1 < pair[1].1)
+        .map(|pair| {
+            assert!((pair[1].1 - 2.0).abs() < 1e-9, "both places at once: {pair:?}");
+            pair[1].0
+        })
+        .collect();
+    // A tick sees a task at the earliest when it runs, and at the latest a second later.
+    for (at, due) in filled.iter().zip([3.0, 76.0, 123.0]) {
+        assert!((due..=due + 1.0).contains(at), "filled at {filled:?}");
+    }
+    assert_eq!((filled.len(), seen.report.starts), (3, 6), "filled at {filled:?}");
+    let idle = seen.ticks.iter().filter(|tick| 21.0 <= tick.0 && tick.0 < 60.0);
+    assert!(idle.map(|tick| tick.1).sum::<f64>() < 1e-9, "room alone fills no place");
 }
 
 /// Seeded schedules of outages, of every form, while the load makes the policy scale: nothing is ever killed on one.

@@ -44,9 +44,9 @@ fn every_bundled_policy_has_a_spec_that_holds_and_runs_most_of_it() {
         seen += 1;
         let file = covered.get(format!("scripts/{name}").as_str()).unwrap_or_else(|| panic!("{stem} has no spec"));
         let (lines, missed) = (file["lines"].as_u64().unwrap(), file["missed"].as_array().unwrap().len() as u64);
-        assert!(missed * 10 <= lines * 3, "{name}: {missed} of {lines} lines are run by no case: {file}");
+        assert!(missed * 10 <= lines, "{name}: {missed} of {lines} lines are run by no case: {file}");
     }
-    assert!(8 <= seen, "only {seen} policies were looked at");
+    assert!(14 <= seen, "only {seen} policies were looked at");
 }
 
 const QUEUE: &str = r#"local redis = require("setpoint.redis")

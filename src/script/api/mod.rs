@@ -36,6 +36,8 @@ mod redis;
 mod redis_pool;
 pub mod reference;
 pub(crate) mod secret;
+#[cfg(feature = "sqs")]
+mod sqs;
 #[cfg(test)]
 mod testing;
 #[cfg(test)]
@@ -130,6 +132,8 @@ const MODULES: &[ModuleDoc] = &[
     #[cfg(feature = "redis")]
     redis::MODULE,
     secret::MODULE,
+    #[cfg(feature = "sqs")]
+    sqs::MODULE,
     time::MODULE,
     xml::MODULE,
 ];

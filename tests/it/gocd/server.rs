@@ -9,7 +9,8 @@ use std::time::{Duration, Instant};
 use axum::Router;
 use axum::body::Bytes;
 use axum::extract::{Path, State};
-use axum::http::{HeaderMap, StatusCode, header};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::middleware::map_response;
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::{get, patch, post};
 use serde_json::{Value, json};
@@ -21,16 +22,18 @@ const SILENCE: Duration = Duration::from_secs(3);
 
 /// What goes wrong with every call of setpoint's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Fault {
+pub(crate) enum Fault {
     Status(u16),
     Hang,
+    /// Nobody listens.
+    Refused,
     BrokenXml,
     NotJson,
 }
 
 /// Which of the servers' habits it has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Version {
+pub(crate) enum Version {
     /// Jobs at the old address; agents with `status` and `enabled`.
     V16_1,
     /// Jobs at the new address; agents with `agent_state`, `build_state`, `agent_config_state`; environments as objects.
@@ -38,55 +41,55 @@ pub(super) enum Version {
 }
 
 #[derive(Clone, Debug)]
-pub(super) struct Job {
-    pub(super) name: String,
-    pub(super) resources: Vec<&'static str>,
-    pub(super) environment: Option<&'static str>,
-    pub(super) length: Duration,
+pub(crate) struct Job {
+    pub(crate) name: String,
+    pub(crate) resources: Vec<&'static str>,
+    pub(crate) environment: Option<&'static str>,
+    pub(crate) length: Duration,
 }
 
 impl Job {
-    pub(super) fn new(name: impl Into<String>, length: Duration) -> Self {
+    pub(crate) fn new(name: impl Into<String>, length: Duration) -> Self {
         Self { name: name.into(), resources: Vec::new(), environment: None, length }
     }
 }
 
 #[derive(Clone, Debug)]
-pub(super) struct Agent {
-    pub(super) config: &'static str,
-    pub(super) building: Option<String>,
-    pub(super) resources: Vec<String>,
+pub(crate) struct Agent {
+    pub(crate) config: &'static str,
+    pub(crate) building: Option<String>,
+    pub(crate) resources: Vec<String>,
     heard: Instant,
 }
 
 #[derive(Debug)]
-pub(super) struct World {
-    pub(super) version: Version,
-    pub(super) fault: Option<Fault>,
+pub(crate) struct World {
+    pub(crate) version: Version,
+    pub(crate) fault: Option<Fault>,
     /// Counts that the feed gives one after the other instead of `waiting`; the last one stays.
-    pub(super) feed: Vec<usize>,
-    pub(super) polls: usize,
-    pub(super) waiting: Vec<Job>,
-    pub(super) agents: BTreeMap<String, Agent>,
+    pub(crate) feed: Vec<usize>,
+    pub(crate) polls: usize,
+    pub(crate) waiting: Vec<Job>,
+    pub(crate) agents: BTreeMap<String, Agent>,
     /// What an agent is when it first shows up.
-    pub(super) newcomer: &'static str,
-    pub(super) done: Vec<String>,
+    pub(crate) newcomer: &'static str,
+    pub(crate) done: Vec<String>,
     /// Agents that were told to end while they built.
-    pub(super) murdered: Vec<String>,
-    pub(super) deleted: Vec<String>,
+    pub(crate) murdered: Vec<String>,
+    pub(crate) deleted: Vec<String>,
     /// What an `Authorization` header must be.
-    pub(super) authorization: Option<String>,
+    pub(crate) authorization: Option<String>,
 }
 
 /// The server, on a port of its own; it ends when it is dropped.
-pub(super) struct GoCd {
+pub(crate) struct GoCd {
     address: SocketAddr,
     world: Arc<Mutex<World>>,
     worker: JoinHandle<()>,
 }
 
 impl GoCd {
-    pub(super) async fn start(version: Version) -> Self {
+    pub(crate) async fn start(version: Version) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let world = Arc::new(Mutex::new(World {
@@ -102,34 +105,53 @@ impl GoCd {
             deleted: Vec::new(),
             authorization: None,
         }));
-        let app = Router::new()
-            .route("/go/api/jobs/scheduled.xml", get(async |state, headers| jobs(state, headers, Version::V16_1).await))
-            .route(
-                "/go/api/feed/jobs/scheduled.xml",
-                get(async |state, headers| jobs(state, headers, Version::V21).await),
-            )
-            .route("/go/api/agents", get(agents))
-            .route("/go/api/agents/{uuid}", patch(change).delete(delete))
-            .route("/agent/{uuid}/{what}", post(agent))
-            .with_state(Arc::clone(&world));
-        let worker = tokio::spawn(async move { axum::serve(listener, app).await.unwrap() });
+        let worker = serve(listener, Arc::clone(&world));
         Self { address, world, worker }
     }
 
-    pub(super) fn url(&self) -> String {
+    /// Makes everything go wrong in that way, or nothing any more.
+    pub(crate) async fn fail(&mut self, fault: Option<Fault>) {
+        if self.world().fault == Some(Fault::Refused) {
+            let listener = TcpListener::bind(self.address).await.unwrap();
+            self.worker = serve(listener, Arc::clone(&self.world));
+        }
+        self.world().fault = fault;
+        if fault == Some(Fault::Refused) {
+            self.worker.abort();
+            (&mut self.worker).await.ok();
+        }
+    }
+
+    pub(crate) fn url(&self) -> String {
         format!("http://{}", self.address)
     }
 
-    pub(super) fn world(&self) -> MutexGuard<'_, World> {
+    pub(crate) fn world(&self) -> MutexGuard<'_, World> {
         locked(&self.world)
     }
 
     /// An agent of somebody else's, idle and enabled.
-    pub(super) fn foreign_agent(&self, uuid: &str) {
+    pub(crate) fn foreign_agent(&self, uuid: &str) {
         let far = Instant::now() + Duration::from_secs(24 * 3600);
         let agent = Agent { config: "Enabled", building: None, resources: Vec::new(), heard: far };
         self.world().agents.insert(uuid.to_owned(), agent);
     }
+}
+
+fn serve(listener: TcpListener, world: Arc<Mutex<World>>) -> JoinHandle<()> {
+    let app = Router::new()
+        .route("/go/api/jobs/scheduled.xml", get(async |state, headers| jobs(state, headers, Version::V16_1).await))
+        .route("/go/api/feed/jobs/scheduled.xml", get(async |state, headers| jobs(state, headers, Version::V21).await))
+        .route("/go/api/agents", get(agents))
+        .route("/go/api/agents/{uuid}", patch(change).delete(delete))
+        .route("/agent/{uuid}/{what}", post(agent))
+        .layer(map_response(async |mut response: Response| {
+            // A server that is gone is gone for those, too, who were connected.
+            response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+            response
+        }))
+        .with_state(world);
+    tokio::spawn(async move { axum::serve(listener, app).await.unwrap() })
 }
 
 impl Drop for GoCd {

@@ -75,4 +75,33 @@ async fn services_of_a_swarm_opt_in_by_label() {
     let left = docker.run(&["service", "ls", "--format", "{{.Name}}"]);
     let left: BTreeSet<&str> = left.lines().collect();
     assert_eq!(left, BTreeSet::from(["quiet", "taken", "web"]), "none is removed");
+    keep_on(&swarm, &image).await;
+}
+
+/// `keep` has a service of its own: a container that is killed is replaced, and at the end there is none.
+async fn keep_on(swarm: &Swarm, image: &str) {
+    let scratch = Scratch::new();
+    scratch.write("setpoint.toml", &swarm.settings());
+    let image = format!("image={image}");
+    let sets = ["backend=swarm", "n=2", "command=exec sleep 600", "cpus=0.05", "memory=16MiB", "grace=1s", &image];
+    let sets = sets.into_iter().flat_map(|set| ["--set", set]);
+    let mut setpoint = Setpoint::run(&scratch, std::iter::once("keep").chain(sets));
+    setpoint.running("keep", 2).await;
+    let containers = || -> BTreeSet<String> {
+        let filter = "label=com.docker.swarm.service.name=setpoint-keep";
+        let listed = swarm.nodes().map(|node| node.docker.run(&["ps", "--quiet", "--filter", filter]));
+        listed.iter().flat_map(|lines| lines.lines()).map(str::to_owned).collect()
+    };
+    let before =
+        wait_until(PATIENCE, "two containers run", async || Some(containers()).filter(|all| all.len() == 2)).await;
+    let victim = before.first().unwrap();
+    assert!(swarm.nodes().iter().any(|node| node.docker.try_run(&["kill", victim]).is_some()));
+    wait_until(PATIENCE, "the one that was killed is replaced", async || {
+        let now = containers();
+        (now.len() == 2 && !now.contains(victim)).then_some(())
+    })
+    .await;
+    setpoint.running("keep", 2).await;
+    assert!(setpoint.stop().await.success());
+    assert!(!swarm.manager.docker.run(&["service", "ls", "--format", "{{.Name}}"]).contains("keep"));
 }

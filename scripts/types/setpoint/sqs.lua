@@ -1,0 +1,6 @@
+---@meta setpoint.sqs
+
+---@type setpoint.sqs
+local sqs
+
+return sqs
