@@ -17,6 +17,7 @@ mod engine;
 pub mod eval;
 mod event;
 pub mod handle;
+mod memory;
 mod policy;
 pub mod record;
 mod shadow;

@@ -38,6 +38,7 @@ use super::clock::Clock;
 use super::config::{GlobalBudget, RunEnd};
 use super::event::Event;
 use super::handle::{Published, Request};
+use super::memory::Garbage;
 use super::policy::Policy;
 use super::record::Write;
 use super::store::{Store, StoreError};
@@ -135,6 +136,8 @@ pub(crate) struct Loop {
     /// How often changes were saved.
     saves: usize,
     problems: BTreeMap<String, String>,
+    /// What VMs that went or came may have left.
+    garbage: Garbage,
     stopping: Option<Stopping>,
     end: Option<RunEnd>,
 }
@@ -184,6 +187,7 @@ impl Loop {
             first_ticks: 0,
             saves: 0,
             problems: BTreeMap::new(),
+            garbage: Garbage::default(),
             stopping: None,
             end: None,
         }

@@ -317,6 +317,7 @@ impl Loop {
 
     /// A file has been compiled, checked and tried: hand its policies their new generation.
     fn take_loaded(&mut self, index: usize, loaded: LoadedFile) {
+        self.garbage.note(Instant::now());
         let Some(source) = self.source(index) else { return };
         source.sha256 = loaded.sha256.as_str().into();
         source.params = Arc::new(loaded.params);
@@ -585,6 +586,7 @@ impl Loop {
             self.retire(key, "its file is gone");
         }
         self.forget_source(index);
+        self.garbage.note(Instant::now());
     }
 
     /// Forgets a source whose file is gone, when its folder is watched: there it would be found anew. One that was named

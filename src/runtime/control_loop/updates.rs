@@ -12,6 +12,7 @@ use crate::log::DecisionLog;
 
 use super::super::config::RunEnd;
 use super::super::event::Event;
+use super::super::memory;
 use super::super::policy::Policy;
 use super::super::record::{Ended, Write};
 use super::super::ticker::Timer;
@@ -373,6 +374,9 @@ impl Loop {
         self.check_health(now);
         self.save();
         self.totals.decisions_lost = self.log.as_ref().map_or(0, DecisionLog::lost);
+        if self.garbage.is_due(now) {
+            tokio::task::spawn_blocking(memory::give_back);
+        }
         self.totals.sources = self.sources.iter().flatten().count() as u64;
         *write_lock(&self.published.totals) = self.totals.clone();
     }
