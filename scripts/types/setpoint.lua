@@ -47,7 +47,7 @@
 ---@field network? string A network's name, or `"bridge"`, `"host"`, `"none"`.
 ---@field volumes? string[] `"source:/target"` or `"source:/target:ro"`: a path (relative ones start at the policy's folder) or a volume's name.
 ---@field tmpfs? string[] Folders in memory: `"/path"` or `"/path:size=64m"`.
----@field health? (false|string|string[]|setpoint.Health) A command that is run in the container to find out its health; false is none, also where the image has one.
+---@field health? (false|string|string[]|setpoint.Health) How its health is found out: a command that is run where it runs, or a table; false is none, also where the image has one.
 ---@field pull? ("missing"|"always"|"never") When the image is fetched; `"missing"` unless given.
 ---@field user? string User, or `user:group`, that the container runs as.
 ---@field privileged? boolean Whether the container has every right on its machine.
@@ -153,7 +153,7 @@
 ---@field network? string A network's name, or `"bridge"`, `"host"`, `"none"`.
 ---@field volumes? string[] `"source:/target"` or `"source:/target:ro"`: a path (relative ones start at the policy's folder) or a volume's name.
 ---@field tmpfs? string[] Folders in memory: `"/path"` or `"/path:size=64m"`.
----@field health? (false|string|string[]|setpoint.Health) A command that is run in the container to find out its health; false is none, also where the image has one.
+---@field health? (false|string|string[]|setpoint.Health) How its health is found out: a command that is run where it runs, or a table; false is none, also where the image has one.
 ---@field pull? ("missing"|"always"|"never") When the image is fetched; `"missing"` unless given.
 ---@field user? string User, or `user:group`, that the container runs as.
 ---@field privileged? boolean Whether the container has every right on its machine.
@@ -184,13 +184,22 @@
 ---@field outside? (integer|string) A port, or a range such as `"31000-31100"`; any free one unless given.
 ---@field protocol? ("tcp"|"udp") `"tcp"` unless given.
 
----How a container's health is found out.
+---How a task's health is found out: one of `command`, `http` and `tcp`. Times that are not given are the engine's or the cluster's.
 ---@class (exact) setpoint.Health
----@field command string|string[] Run in the container; exit code 0 is healthy.
----@field interval? string Time between two checks; 30 s unless given.
----@field timeout? string How long one may take; 30 s unless given.
+---@field command? (string|string[]) Run where the task runs; exit code 0 is healthy.
+---@field http? (string|integer|setpoint.HttpHealth) On Mesos: a page that is asked for; a status from 200 to 399 is healthy. A port alone is its `/`.
+---@field tcp? (string|integer) On Mesos: one of the task's ports, by name or number; a connection is healthy.
+---@field delay? string On Mesos: time before the first check; none unless given.
+---@field interval? string Time between two checks; 30 s unless given, on Mesos 10 s.
+---@field timeout? string How long one may take; 30 s unless given, on Mesos 20 s.
 ---@field retries? integer Failures in a row that make it unhealthy; 3 unless given.
----@field start_period? string Time at the start in which failures do not count; none unless given.
+---@field start_period? string Time at the start in which failures do not count; none unless given, on Mesos 10 s.
+
+---A page that is asked for to find out a task's health.
+---@class (exact) setpoint.HttpHealth
+---@field port string|integer One of the task's ports, by name, or a number.
+---@field path? string The page; `"/"` unless given.
+---@field scheme? ("http"|"https") `"http"` unless given; certificates are not looked at.
 
 ---What only a Mesos cluster needs to know of a task.
 ---@class (exact) setpoint.Mesos

@@ -61,6 +61,8 @@ pub struct LaunchRequest {
     pub template: Arc<TaskTemplate>,
     /// When it counts as ready (a backend with health checks reports it).
     pub ready: Ready,
+    /// Time between TERM and KILL, for backends that are told beforehand.
+    pub grace: Duration,
     /// The folder that relative paths start from: the policy file's.
     pub base: Option<PathBuf>,
 }

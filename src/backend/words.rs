@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use crate::container::HealthConfig;
-use crate::core::container::{Health, Volume};
+use crate::core::container::{Health, Probe, Volume};
 use crate::core::policy::{Command, PortSpec, TaskTemplate};
 
 /// Where ports inside a container begin that the policy leaves open.
@@ -54,22 +54,23 @@ pub(in crate::backend) fn bind(volume: &Volume, base: Option<&Path>) -> String {
     format!("{source}:{}{}", volume.target, if volume.read_only { ":ro" } else { "" })
 }
 
-/// How its health is found out.
-pub(in crate::backend) fn health(health: &Health) -> HealthConfig {
+/// How its health is found out; none leaves that to the image, as where engines have no such check: they run commands only.
+pub(in crate::backend) fn health(health: &Health) -> Option<HealthConfig> {
     let Health::Check(check) = health else {
-        return HealthConfig { command: None, interval: None, timeout: None, retries: None, start_period: None };
+        return Some(HealthConfig { command: None, interval: None, timeout: None, retries: None, start_period: None });
     };
-    let command = match &check.command {
-        Command::Argv(argv) => argv.clone(),
-        Command::Shell(text) => vec!["/bin/sh".to_owned(), "-c".to_owned(), text.clone()],
+    let command = match &check.probe {
+        Probe::Command(Command::Argv(argv)) => argv.clone(),
+        Probe::Command(Command::Shell(text)) => vec!["/bin/sh".to_owned(), "-c".to_owned(), text.clone()],
+        Probe::Http { .. } | Probe::Tcp { .. } => return None,
     };
-    HealthConfig {
+    Some(HealthConfig {
         command: Some(command),
         interval: check.interval,
         timeout: check.timeout,
         retries: check.retries,
         start_period: check.start_period,
-    }
+    })
 }
 
 #[cfg(test)]

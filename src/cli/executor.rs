@@ -1,6 +1,8 @@
 //! `setpoint executor`: run tasks for a Mesos agent, which starts it.
 
 use std::collections::BTreeMap;
+#[cfg(feature = "docker")]
+use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 
 use setpoint::backend::TaskBackend;
@@ -11,9 +13,15 @@ use super::exit::{CliError, Exit};
 /// What `executor` takes.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// End with the first task: for stand-ins of a cluster's own executors.
+    /// Be as a cluster's own executors, for stand-ins of them: end with the first task, and end it when it is unhealthy.
     #[arg(long)]
     single: bool,
+    /// What the container of the only task is called; Mesos's Docker containerizer looks it up by that.
+    #[arg(long, value_name = "NAME", requires = "single")]
+    container: Option<String>,
+    /// Where containers see the sandbox.
+    #[arg(long, value_name = "FOLDER")]
+    mapped_directory: Option<String>,
 }
 
 pub(crate) const EXAMPLES: &str = "\
@@ -26,7 +34,9 @@ pub(crate) async fn run(args: &Args) -> Result<Exit, CliError> {
     let vars: BTreeMap<String, String> =
         std::env::vars_os().filter_map(|(name, value)| Some((text(name)?, text(value)?))).collect();
     let sandbox = std::env::current_dir().map_err(|error| CliError::io("cannot find the sandbox", error))?;
-    let config = ExecutorConfig { containers: containers(&vars), vars, sandbox, single: args.single };
+    let containers = containers(&vars, args.container.clone());
+    let mapped = args.mapped_directory.clone();
+    let config = ExecutorConfig { containers, vars, sandbox, single: args.single, mapped };
     match executor::run(config).await {
         Ok(()) => Ok(Exit::Ok),
         Err(error) => {
@@ -45,11 +55,14 @@ pub(crate) async fn run(args: &Args) -> Result<Exit, CliError> {
 
 /// The engine that the environment names.
 #[cfg(feature = "docker")]
-fn containers(vars: &BTreeMap<String, String>) -> Option<Arc<dyn TaskBackend>> {
+fn containers(vars: &BTreeMap<String, String>, container_name: Option<String>) -> Option<Arc<dyn TaskBackend>> {
     use setpoint::backend::docker::{DockerBackend, DockerConfig};
     let config = setpoint::config::build(setpoint::config::Settings::default(), vars).ok()?;
-    let engines = super::docker::engines(&config).ok()?;
-    match DockerBackend::new(DockerConfig::new(engines)) {
+    let mut engines = super::docker::engines(&config).ok()?;
+    for engine in &mut engines {
+        engine.publish = publish_on(vars);
+    }
+    match DockerBackend::new(DockerConfig { container_name, ..DockerConfig::new(engines) }) {
         Ok(backend) => Some(backend),
         Err(error) => {
             tracing::warn!(error = %error, "no container engine can be used");
@@ -58,7 +71,14 @@ fn containers(vars: &BTreeMap<String, String>) -> Option<Arc<dyn TaskBackend>> {
     }
 }
 
+/// Where ports are published: for everybody, as Mesos has it, unless the whole agent is for this machine only.
+#[cfg(feature = "docker")]
+fn publish_on(vars: &BTreeMap<String, String>) -> IpAddr {
+    let agent = vars.get("MESOS_AGENT_ENDPOINT").and_then(|address| address.rsplit_once(':')?.0.parse::<IpAddr>().ok());
+    agent.filter(IpAddr::is_loopback).unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED))
+}
+
 #[cfg(not(feature = "docker"))]
-fn containers(_: &BTreeMap<String, String>) -> Option<Arc<dyn TaskBackend>> {
+fn containers(_: &BTreeMap<String, String>, _: Option<String>) -> Option<Arc<dyn TaskBackend>> {
     None
 }

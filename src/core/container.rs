@@ -64,22 +64,24 @@ pub struct Tmpfs {
     pub options: String,
 }
 
-/// How a container's health is found out.
+/// How a task's health is found out.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Health {
     /// Not at all, whatever the image says.
     Off,
-    /// By a command that is run in it.
+    /// By something that is tried again and again.
     Check(HealthCheck),
 }
 
-/// A command that is run in a container again and again; exit code 0 is healthy. Times that are not given are the
-/// engine's.
+/// Something that is tried again and again while a task runs. Times that are not given are the engine's, or the cluster's.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HealthCheck {
-    /// The command.
-    pub command: Command,
+    /// What is tried.
+    pub probe: Probe,
+    /// Time before the first check.
+    #[serde(default)]
+    pub delay: Option<Duration>,
     /// Time between two checks.
     pub interval: Option<Duration>,
     /// How long one may take.
@@ -88,6 +90,49 @@ pub struct HealthCheck {
     pub retries: Option<u32>,
     /// Time at the start in which failures do not count.
     pub start_period: Option<Duration>,
+}
+
+/// One kind of check.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Probe {
+    /// A command, run where the task runs; exit code 0 is healthy.
+    Command(Command),
+    /// A request for a page; a status from 200 to 399 is healthy.
+    Http {
+        /// The port that answers.
+        port: ProbePort,
+        /// The page, from its slash on.
+        path: String,
+        /// Whether it is asked over TLS; the certificate is not looked at.
+        tls: bool,
+    },
+    /// A connection; one that is accepted is healthy.
+    Tcp {
+        /// The port that accepts.
+        port: ProbePort,
+    },
+}
+
+/// A port that is tried.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ProbePort {
+    /// By its number, where the task listens.
+    Number(u16),
+    /// By the name that it has among the task's ports.
+    Named(String),
+}
+
+impl ProbePort {
+    /// Its number, when the task's ports have these.
+    #[must_use]
+    pub fn number(&self, ports: &BTreeMap<String, u16>) -> Option<u16> {
+        match self {
+            Self::Number(number) => Some(*number),
+            Self::Named(name) => ports.get(name).copied(),
+        }
+    }
 }
 
 /// When an image is fetched from its registry.

@@ -8,12 +8,15 @@
 //! What runs tasks is what runs them without Mesos. Updates are kept until the agent has acknowledged them and told again
 //! with each subscription, so an agent that dies takes none with it. When the agent is away for longer than its recovery
 //! timeout, the tasks are ended and the executor with them. It also ends by itself once it has had tasks, has none left and
-//! everything of them is acknowledged. It stands in for a cluster's command and Docker executors, too.
+//! everything of them is acknowledged. It stands in for a cluster's command and Docker executors, too, and then ends a task
+//! for its health as those do; otherwise what follows from health is the scheduler's to decide.
 //!
 //! - **Invariant:** an update is told again until it is acknowledged, and never told as something else.
 //! - **Invariant:** when the executor ends, by itself or by force, its commands end too.
 
 mod health;
+mod images;
+mod probe;
 mod task;
 
 use std::collections::BTreeMap;
@@ -22,6 +25,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
 use crate::backend::local::{LocalBackend, LocalConfig};
@@ -32,7 +36,8 @@ use crate::mesos::executor::{Executor as Client, ExecutorConfig as Agent, Execut
 use crate::mesos::wire::executor::Event;
 use crate::mesos::wire::{KillPolicy, StatusReason, TaskInfo, TaskStatus};
 
-use health::{Check, Checking};
+use health::{Check, Checking, Finding};
+use images::Images;
 
 /// How often figures of tasks are sent.
 const FIGURES_EVERY: Duration = Duration::from_secs(2);
@@ -66,17 +71,24 @@ pub struct ExecutorConfig {
     pub sandbox: PathBuf,
     /// Runs images; without, tasks with one fail.
     pub containers: Option<Arc<dyn TaskBackend>>,
-    /// End as soon as the one task has: for stand-ins of a cluster's own executors.
+    /// Be as a cluster's own executors: end as soon as the one task has, and end it when its health says so.
     pub single: bool,
+    /// Where containers see the sandbox; none leaves it out.
+    pub mapped: Option<String>,
 }
 
+#[derive(Default)]
 struct Running {
     kill_policy: Option<KillPolicy>,
     killed: bool,
     contained: bool,
-    /// A command's health check: how, until it runs.
+    /// A health check of ours: how, until the task runs.
     check: Option<Check>,
     checking: Option<Checking>,
+    /// What that has found.
+    healthy: Option<bool>,
+    /// It is ended for its health.
+    condemned: bool,
     /// How a task with a check was last told to stand.
     last: Option<TaskUpdate>,
 }
@@ -85,9 +97,13 @@ struct Executor {
     client: Client,
     shutdown_grace: Duration,
     sandbox: PathBuf,
+    mapped: Option<String>,
+    single: bool,
     local: Arc<dyn TaskBackend>,
-    containers: Option<Arc<dyn TaskBackend>>,
-    found: mpsc::Sender<(TaskId, bool)>,
+    images: Option<Images>,
+    found: mpsc::Sender<Finding>,
+    /// Figures that are on their way.
+    sending: Option<JoinHandle<()>>,
     tasks: BTreeMap<TaskId, Running>,
     had_tasks: bool,
     idle: Instant,
@@ -106,19 +122,19 @@ pub async fn run(config: ExecutorConfig) -> Result<(), ExecutorError> {
     let local: Arc<dyn TaskBackend> = LocalBackend::new(local).map_err(ExecutorError::Local)?;
     let (update_sender, mut updates) = mpsc::channel(1024);
     let (found_sender, mut found) = mpsc::channel(1024);
-    for backend in [Some(&local), config.containers.as_ref()].into_iter().flatten() {
-        if let Err(error) = backend.recover(Vec::new(), update_sender.clone()).await {
-            tracing::warn!(error = %error, "tasks with images cannot be run");
-        }
-    }
+    local.recover(Vec::new(), update_sender.clone()).await.map_err(ExecutorError::Local)?;
+    let images = config.containers.map(|backend| Images::start(backend, update_sender));
     let (client, mut signals) = Client::connect(agent).map_err(ExecutorError::Client)?;
     let mut executor = Executor {
         client,
         shutdown_grace,
         sandbox: config.sandbox,
+        mapped: config.mapped,
+        single: config.single,
         local,
-        containers: config.containers,
+        images,
         found: found_sender,
+        sending: None,
         tasks: BTreeMap::new(),
         had_tasks: false,
         idle: Instant::now(),
@@ -130,7 +146,7 @@ pub async fn run(config: ExecutorConfig) -> Result<(), ExecutorError> {
     loop {
         tokio::select! {
             Some(update) = updates.recv() => executor.on_update(update),
-            Some((id, healthy)) = found.recv() => executor.on_health(&id, healthy),
+            Some(finding) = found.recv() => executor.on_health(&finding).await,
             signal = signals.recv() => match signal {
                 Some(ExecutorSignal::Event(event)) => executor.on_event(event).await,
                 Some(ExecutorSignal::Lost(why)) => tracing::info!(why = %why, "the agent is away"),
@@ -144,7 +160,7 @@ pub async fn run(config: ExecutorConfig) -> Result<(), ExecutorError> {
                     return Err(ExecutorError::Abandoned("the client has ended".to_owned()));
                 }
             },
-            _ = figures.tick() => executor.send_figures().await,
+            _ = figures.tick() => executor.send_figures(),
             _ = tick.tick() => {
                 if executor.is_done(linger) {
                     executor.let_go().await;
@@ -189,43 +205,46 @@ impl Executor {
             return;
         }
         self.had_tasks = true;
-        let fail = |reason: &str| TaskUpdate {
-            id: id.clone(),
-            state: TaskState::Gone,
-            healthy: None,
-            placement: None,
-            exit: Some(Exit::NotStarted { reason: reason.into() }),
-            receipt: None,
-        };
-        let Some(request) = task::request(&info, &self.sandbox) else {
-            return self.on_update(fail("there is neither a command nor an image"));
+        let Some(request) = task::request(&info, &self.sandbox, self.mapped.as_deref()) else {
+            return self.on_update(not_started(id, "there is neither a command nor an image"));
         };
         let contained = request.template.image.is_some();
-        let Some(backend) = (if contained { self.containers.clone() } else { Some(Arc::clone(&self.local)) }) else {
-            return self.on_update(fail("no container engine was given to this executor"));
-        };
-        let check = if contained { None } else { Check::of(&info, &request.template.env, &self.sandbox) };
+        let check = Check::of(&info, &request.template.env, &self.sandbox, self.single);
         let kill_policy = info.kill_policy.clone();
-        let running = Running { kill_policy, killed: false, contained, check, checking: None, last: None };
-        self.tasks.insert(id.clone(), running);
-        if let Err(error) = backend.launch(vec![request]).await {
-            self.on_update(fail(&error.to_string()));
+        self.tasks.insert(id.clone(), Running { kill_policy, contained, check, ..Running::default() });
+        match &self.images {
+            Some(images) if contained => images.launch(request),
+            None if contained => self.on_update(not_started(id, "no container engine was given to this executor")),
+            _ => {
+                if let Err(error) = self.local.launch(vec![request]).await {
+                    self.on_update(not_started(id, &error.to_string()));
+                }
+            }
         }
     }
 
     async fn kill(&mut self, id: &TaskId, grace: Duration) {
         let Some(running) = self.tasks.get_mut(id) else { return };
         running.killed = true;
-        let backend = if running.contained { self.containers.clone() } else { Some(Arc::clone(&self.local)) };
-        let Some(backend) = backend else { return };
-        if let Err(error) = backend.kill(vec![id.clone()], grace).await {
+        if running.contained {
+            if let Some(images) = &self.images {
+                images.kill(id.clone(), grace);
+            }
+        } else if let Err(error) = self.local.kill(vec![id.clone()], grace).await {
             // The scheduler repeats it.
             tracing::warn!(task = %id, error = %error, "cannot end a task");
         }
     }
 
     fn on_update(&mut self, update: TaskUpdate) {
-        let killed = self.tasks.get(&update.id).is_some_and(|running| running.killed);
+        let running = self.tasks.get(&update.id);
+        let killed = running.is_some_and(|running| running.killed);
+        let healthy = match update.state {
+            // Mesos's word for a task that was ended for its health.
+            TaskState::Gone => running.and_then(|running| running.condemned.then_some(false)),
+            _ => update.healthy.or_else(|| running?.healthy),
+        };
+        let update = TaskUpdate { healthy, ..update };
         if update.state == TaskState::Gone {
             self.tasks.remove(&update.id);
             self.idle = Instant::now();
@@ -244,33 +263,46 @@ impl Executor {
         }
     }
 
-    /// What a command's health check has found.
-    fn on_health(&mut self, id: &TaskId, healthy: bool) {
-        let Some(running) = self.tasks.get(id).filter(|running| !running.killed) else { return };
+    /// What a health check has found.
+    async fn on_health(&mut self, finding: &Finding) {
+        let Finding { id, healthy, exhausted } = finding;
+        let Some(running) = self.tasks.get_mut(id).filter(|running| !running.killed) else { return };
         let Some(last) = running.last.clone().filter(|last| last.state == TaskState::Running) else { return };
-        if let Some(status) = task::status(&TaskUpdate { healthy: Some(healthy), ..last }, false) {
+        running.healthy = Some(*healthy);
+        let grace = task::grace(None, running.kill_policy.as_ref());
+        running.condemned = self.single && *exhausted;
+        let condemned = running.condemned;
+        if let Some(status) = task::status(&TaskUpdate { healthy: Some(*healthy), ..last }, false) {
             let reason = Some(StatusReason::TaskHealthCheckStatusUpdated);
             self.client.update(TaskStatus { reason, ..status });
         }
+        if condemned {
+            tracing::warn!(task = %id, "unhealthy for too long, ending it");
+            self.kill(id, grace).await;
+        }
     }
 
-    /// CPU and memory of the tasks, for the scheduler.
-    async fn send_figures(&self) {
-        if self.tasks.is_empty() {
+    /// CPU and memory of the tasks, for the scheduler; beside everything else, since agents can be slow to take them.
+    fn send_figures(&mut self) {
+        if self.tasks.is_empty() || self.sending.as_ref().is_some_and(|sending| !sending.is_finished()) {
             return;
         }
         let ids = |contained: bool| {
             let of_kind = self.tasks.iter().filter(move |(_, running)| running.contained == contained);
             of_kind.map(|(id, _)| id.clone()).collect::<Vec<_>>()
         };
-        let mut all: BTreeMap<TaskId, TaskStats> = self.local.stats(ids(false)).await.unwrap_or_default();
-        if let Some(containers) = &self.containers {
-            all.extend(containers.stats(ids(true)).await.unwrap_or_default());
-        }
-        if let Ok(data) = serde_json::to_vec(&serde_json::json!({ "tasks": all })) {
-            // The next ones come soon.
-            self.client.message(data).await.ok();
-        }
+        let (commands, contained) = (ids(false), ids(true));
+        let (local, images, client) = (Arc::clone(&self.local), self.images.clone(), self.client.clone());
+        self.sending = Some(tokio::spawn(async move {
+            let mut all: BTreeMap<TaskId, TaskStats> = local.stats(commands).await.unwrap_or_default();
+            if let Some(images) = images {
+                all.extend(images.stats(contained).await);
+            }
+            if let Ok(data) = serde_json::to_vec(&serde_json::json!({ "tasks": all })) {
+                // The next ones come soon.
+                client.message(data).await.ok();
+            }
+        }));
     }
 
     fn is_done(&self, linger: Duration) -> bool {
@@ -284,8 +316,14 @@ impl Executor {
     /// Ends what is left.
     async fn let_go(&self) {
         self.local.shutdown(true).await;
-        if let Some(containers) = &self.containers {
-            containers.shutdown(true).await;
+        if let Some(images) = &self.images {
+            images.shut_down().await;
         }
     }
+}
+
+/// A task that could not be started.
+fn not_started(id: TaskId, reason: &str) -> TaskUpdate {
+    let exit = Some(Exit::NotStarted { reason: reason.into() });
+    TaskUpdate { id, state: TaskState::Gone, healthy: None, placement: None, exit, receipt: None }
 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::backend::{LaunchRequest, TaskUpdate};
-use crate::core::container::{ContainerSpec, Health, HealthCheck, Pull, Volume};
+use crate::core::container::{ContainerSpec, Health, HealthCheck, Probe, Protocol, Pull, Tmpfs, Volume};
 use crate::core::model::{Exit, PolicyName, TaskId, TaskState};
 use crate::core::policy::{Command, PortSpec, Ready, TaskTemplate};
 use crate::mesos::wire::{
@@ -32,7 +32,7 @@ pub(super) fn unpacked(info: TaskInfo) -> TaskInfo {
 }
 
 /// What to start; none when there is neither command nor image.
-pub(super) fn request(info: &TaskInfo, sandbox: &Path) -> Option<LaunchRequest> {
+pub(super) fn request(info: &TaskInfo, sandbox: &Path, mapped: Option<&str>) -> Option<LaunchRequest> {
     let labels: BTreeMap<String, String> = info
         .labels
         .iter()
@@ -70,17 +70,28 @@ pub(super) fn request(info: &TaskInfo, sandbox: &Path) -> Option<LaunchRequest> 
                     name: format!("port{outside}"),
                     inside: u16::try_from(mapping.container_port).ok(),
                     outside: Some((outside, outside)),
-                    ..PortSpec::default()
+                    protocol: match mapping.protocol.as_deref() {
+                        Some(udp) if udp.eq_ignore_ascii_case("udp") => Protocol::Udp,
+                        _ => Protocol::Tcp,
+                    },
                 })
             })
             .collect();
         template.container = spec(info, container, docker);
+        add_parameters(&mut template, docker);
+        if let Some(target) = mapped {
+            let source = sandbox.to_string_lossy().into_owned();
+            template.container.volumes.push(Volume { source, target: target.to_owned(), read_only: false });
+        }
     }
+    // What the executor checks itself does not keep an engine waiting.
+    let by_engine = matches!(template.container.health, Some(Health::Check(_)));
     Some(LaunchRequest {
         id: TaskId::from(info.task_id.as_str()),
         policy: PolicyName::from(policy.as_str()),
         template: Arc::new(template),
-        ready: if info.health_check.is_some() { Ready::Healthy } else { Ready::Running },
+        ready: if by_engine { Ready::Healthy } else { Ready::Running },
+        grace: grace(None, info.kill_policy.as_ref()),
         base: Some(sandbox.to_owned()),
     })
 }
@@ -98,7 +109,7 @@ pub(super) fn command(given: &CommandInfo, in_image: bool) -> Option<Command> {
 }
 
 fn spec(info: &TaskInfo, container: &ContainerInfo, docker: &wire::DockerInfo) -> ContainerSpec {
-    let mut spec = ContainerSpec {
+    ContainerSpec {
         network: Some(match &docker.network {
             Some(DockerNetwork::Host) => "host".to_owned(),
             Some(DockerNetwork::None) => "none".to_owned(),
@@ -111,36 +122,62 @@ fn spec(info: &TaskInfo, container: &ContainerInfo, docker: &wire::DockerInfo) -
             .volumes
             .iter()
             .filter_map(|volume| {
-                Some(Volume {
-                    source: volume.host_path.clone()?,
-                    target: volume.container_path.clone(),
-                    read_only: volume.mode == VolumeMode::ReadOnly,
-                })
+                let read_only = volume.mode == VolumeMode::ReadOnly;
+                Some(self::volume(volume.host_path.as_deref()?, &volume.container_path, read_only))
             })
             .collect(),
         pull: if docker.force_pull_image == Some(true) { Pull::Always } else { Pull::Missing },
         privileged: docker.privileged.unwrap_or(false),
         health: info.health_check.as_ref().and_then(health),
         ..ContainerSpec::default()
-    };
-    for parameter in &docker.parameters {
-        match parameter.key.as_str() {
-            "entrypoint" => spec.entrypoint = Some(vec![parameter.value.clone()]),
-            "user" => spec.user = Some(parameter.value.clone()),
-            "pids-limit" => spec.pids = parameter.value.parse().ok(),
-            key => tracing::warn!(parameter = key, "an option of `docker run` that this executor does not know"),
-        }
     }
-    spec
 }
 
+/// The options of `docker run` that an engine's API has other words for.
+fn add_parameters(template: &mut TaskTemplate, docker: &wire::DockerInfo) {
+    let TaskTemplate { container: spec, labels, env, cwd, .. } = template;
+    for wire::Parameter { key, value } in &docker.parameters {
+        let pair = || {
+            let (name, value) = value.split_once('=').unwrap_or((value.as_str(), ""));
+            (name.to_owned(), value.to_owned())
+        };
+        match key.as_str() {
+            "entrypoint" => spec.entrypoint = Some(vec![value.clone()]),
+            "user" => spec.user = Some(value.clone()),
+            "pids-limit" => spec.pids = value.parse().ok(),
+            "init" => spec.init = value != "false",
+            "tmpfs" => {
+                let (target, options) = value.split_once(':').unwrap_or((value.as_str(), ""));
+                spec.tmpfs.push(Tmpfs { target: target.to_owned(), options: options.to_owned() });
+            }
+            "volume" => match value.split(':').collect::<Vec<_>>()[..] {
+                [source, target] | [source, target, "rw"] => spec.volumes.push(volume(source, target, false)),
+                [source, target, "ro"] => spec.volumes.push(volume(source, target, true)),
+                _ => tracing::warn!(volume = %value, "expected `source:target` or `source:target:ro`; left out"),
+            },
+            "label" => labels.extend([pair()]),
+            "env" => env.extend([pair()]),
+            "workdir" => *cwd = Some(value.clone()),
+            _ => {
+                tracing::warn!(parameter = %key, "an option of `docker run` that this executor does not know; left out");
+            }
+        }
+    }
+}
+
+fn volume(source: &str, target: &str, read_only: bool) -> Volume {
+    Volume { source: source.to_owned(), target: target.to_owned(), read_only }
+}
+
+/// The check as an engine makes it; none but a command is for an engine, and then the image's own is not wanted either.
 fn health(check: &wire::HealthCheck) -> Option<Health> {
     if check.kind != HealthCheckKind::Command {
-        return None;
+        return Some(Health::Off);
     }
     let seconds = |seconds: Option<f64>| seconds.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
     Some(Health::Check(HealthCheck {
-        command: command(check.command.as_ref()?, false)?,
+        probe: Probe::Command(command(check.command.as_ref()?, false)?),
+        delay: None,
         interval: seconds(check.interval_seconds),
         timeout: seconds(check.timeout_seconds),
         retries: check.consecutive_failures,
@@ -199,6 +236,75 @@ fn end(exit: Option<&Exit>, killed: bool) -> (wire::TaskState, Option<String>, O
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Everything that a Docker task of any framework can say reaches the engine.
+    #[test]
+    fn a_container_is_made_of_all_that_mesos_says_of_it() {
+        let pair = |key: &str, value: &str| wire::Parameter { key: key.to_owned(), value: value.to_owned() };
+        let mapping = |host_port, protocol: &str| wire::DockerPortMapping {
+            host_port,
+            container_port: 53,
+            protocol: Some(protocol.to_owned()),
+        };
+        let info = TaskInfo {
+            task_id: wire::TaskId::new("t"),
+            resources: vec![wire::Resource::scalar("cpus", 0.5), wire::Resource::scalar("mem", 64.0)],
+            limits: [("mem".to_owned(), wire::Scalar { value: 96.0 })].into(),
+            container: Some(ContainerInfo {
+                docker: Some(wire::DockerInfo {
+                    image: "i".to_owned(),
+                    network: Some(DockerNetwork::User),
+                    port_mappings: vec![mapping(31_000, "tcp"), mapping(31_001, "udp")],
+                    privileged: Some(true),
+                    force_pull_image: Some(true),
+                    parameters: vec![
+                        pair("entrypoint", "/e"),
+                        pair("init", "true"),
+                        pair("tmpfs", "/a"),
+                        pair("tmpfs", "/b:size=1m"),
+                        pair("label", "l=1"),
+                        pair("env", "E=a=b"),
+                        pair("volume", "/v:/w:ro"),
+                        pair("workdir", "/x"),
+                        pair("user", "7"),
+                        pair("pids-limit", "9"),
+                    ],
+                    volume_driver: None,
+                }),
+                network_infos: vec![wire::NetworkInfo { name: Some("n".to_owned()), ..wire::NetworkInfo::default() }],
+                volumes: vec![wire::Volume {
+                    mode: VolumeMode::ReadWrite,
+                    container_path: "/d".to_owned(),
+                    host_path: Some("/c".to_owned()),
+                    ..wire::Volume::default()
+                }],
+                ..ContainerInfo::default()
+            }),
+            ..TaskInfo::default()
+        };
+        let template = request(&info, Path::new("/sandbox"), Some("/mnt")).unwrap().template;
+        let spec = &template.container;
+        assert_eq!((template.cpus, template.memory), (Some(0.5), Some(96 << 20)), "a limit is more than a request");
+        assert_eq!(
+            (spec.network.as_deref(), spec.privileged, spec.pull, spec.init),
+            (Some("n"), true, Pull::Always, true)
+        );
+        assert_eq!(
+            (spec.user.as_deref(), spec.pids, spec.entrypoint.clone()),
+            (Some("7"), Some(9), Some(vec!["/e".to_owned()]))
+        );
+        let tmpfs: Vec<_> = spec.tmpfs.iter().map(|tmpfs| (tmpfs.target.as_str(), tmpfs.options.as_str())).collect();
+        assert_eq!(tmpfs, [("/a", ""), ("/b", "size=1m")]);
+        let volumes = [volume("/c", "/d", false), volume("/v", "/w", true), volume("/sandbox", "/mnt", false)];
+        assert_eq!(spec.volumes, volumes);
+        assert_eq!(
+            (template.env["E"].as_str(), template.labels["l"].as_str(), template.cwd.as_deref()),
+            ("a=b", "1", Some("/x"))
+        );
+        let ports: Vec<_> = template.ports.iter().map(|port| (port.outside, port.inside, port.protocol)).collect();
+        let expected = [(31_000, Protocol::Tcp), (31_001, Protocol::Udp)];
+        assert_eq!(ports, expected.map(|(port, protocol)| (Some((port, port)), Some(53), protocol)));
+    }
 
     #[test]
     fn commands_are_taken_byte_for_byte() {

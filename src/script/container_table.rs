@@ -2,12 +2,12 @@
 
 use mlua::{Table, Value};
 
-use crate::core::container::{ContainerSpec, Health, HealthCheck, Protocol, Pull, Tmpfs, Volume};
+use crate::core::container::{ContainerSpec, Protocol, Pull, Tmpfs, Volume};
 use crate::core::policy::PortSpec;
 
 use super::checker::{Findings, Node, items, text_list};
 use super::convert::{describe, finite, quote};
-use super::task_table::command;
+use super::health_table::health;
 
 /// Keys of a task that mean something in a container only.
 pub(super) const CONTAINER_FIELDS: &[&str] = &[
@@ -28,9 +28,6 @@ pub(super) const CONTAINER_FIELDS: &[&str] = &[
 
 /// Most processes of one container.
 const MOST_PIDS: u32 = 4 << 20;
-
-/// Most failed checks in a row.
-const MOST_RETRIES: u32 = 1_000_000;
 
 /// Reads the container words of a task, over what is already known of it.
 pub(super) fn container(node: &Node<'_>, base: ContainerSpec, found: &mut Findings) -> ContainerSpec {
@@ -133,35 +130,6 @@ fn parameter(text: &str, path: &str, found: &mut Findings) -> Option<(String, St
     pair.map(|(key, value)| (key.to_owned(), value.to_owned()))
 }
 
-/// A command, a table around one, or false for none at all.
-fn health(node: &Node<'_>, found: &mut Findings) -> Option<Health> {
-    let at = node.at("health");
-    let check = |command| HealthCheck { command, interval: None, timeout: None, retries: None, start_period: None };
-    match node.value("health") {
-        Value::Boolean(false) => Some(Health::Off),
-        text @ Value::String(_) => command(&text, &at, found).map(|command| Health::Check(check(command))),
-        Value::Table(table) if table.raw_len() > 0 => {
-            command(&Value::Table(table), &at, found).map(|command| Health::Check(check(command)))
-        }
-        Value::Table(table) => {
-            let known = ["command", "interval", "timeout", "retries", "start_period"];
-            let inner = Node::new(&table, &at, &known, found);
-            let command = command(&inner.value("command"), &inner.at("command"), found)?;
-            Some(Health::Check(HealthCheck {
-                command,
-                interval: inner.duration("interval", found),
-                timeout: inner.duration("timeout", found),
-                retries: inner.whole("retries", 1..=MOST_RETRIES, found),
-                start_period: inner.duration("start_period", found),
-            }))
-        }
-        other => {
-            found.problem(&at, format!("expected a command, a table with one, or false, got {}", describe(&other)));
-            None
-        }
-    }
-}
-
 /// Ports: `{ http = 8080 }`, `{ "http" }` for a name without a number inside, or
 /// `{ http = { inside = 80, outside = "8000-8010", protocol = "udp" } }`. Lists keep their order, names are sorted.
 pub(super) fn ports(table: &Table, path: &str, found: &mut Findings) -> Option<Vec<PortSpec>> {
@@ -227,7 +195,7 @@ fn port(name: String, value: &Value, path: &str, found: &mut Findings) -> Option
     Some(PortSpec { name, inside, outside, protocol })
 }
 
-fn number(value: &Value, name: &str, at: &str, found: &mut Findings) -> Option<u16> {
+pub(super) fn number(value: &Value, name: &str, at: &str, found: &mut Findings) -> Option<u16> {
     let number = found.take(at, finite(value, name))?;
     if number.fract() != 0.0 || !(1.0..=65535.0).contains(&number) {
         found.problem(at, format!("expected a port from 1 to 65535, got {number}"));

@@ -33,6 +33,7 @@ mod direct;
 pub mod error;
 mod fault;
 mod fleet;
+mod health_table;
 mod held;
 mod host;
 mod loader;

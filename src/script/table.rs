@@ -17,6 +17,7 @@ use crate::core::policy::{
 use super::checker::{Findings, Node};
 use super::control_table::control;
 use super::convert::{describe, did_you_mean, quote};
+use super::health_table;
 use super::shadow::misnamed;
 use super::task_table::{TASK_FIELDS, command, task, unused};
 
@@ -303,12 +304,14 @@ fn workload(
         found.problem("control.n", format!("expected at most workload.max ({max}), got {n}"));
     }
     let ends = [("stop", OnEnd::Stop), ("keep", OnEnd::Keep)];
+    let template = task(&node, TaskTemplate::default(), found);
+    health_table::unused(&template, &backend, found);
     Workload {
         kind: node.word("kind", &[("service", Kind::Service), ("jobs", Kind::Jobs)], found).unwrap_or_default(),
         effect: node.word("effect", &[("cools", Effect::Cools), ("heats", Effect::Heats)], found).unwrap_or_default(),
         min,
         max,
-        template: task(&node, TaskTemplate::default(), found),
+        template,
         ready: ready(&node, found),
         grace: node.duration("grace", found).unwrap_or(Duration::from_secs(10)),
         on_end: node.word("on_end", &ends, found).unwrap_or_default(),

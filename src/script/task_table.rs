@@ -8,6 +8,7 @@ use super::api::types::TEMPLATE_KEYS;
 use super::checker::{Findings, Node, text_list};
 use super::container_table::{CONTAINER_FIELDS, container, ports};
 use super::convert::{describe, quote};
+use super::health_table;
 use super::mesos_table::mesos;
 
 /// Keys of a task.
@@ -18,7 +19,7 @@ const UNUSED: &[(&str, &[&str])] = &[
     ("local", &["disk", "labels", "executor", "mesos"]),
     ("docker", &["disk", "output", "executor", "parameters", "service", "mesos"]),
     ("swarm", &["disk", "output", "executor", "pull", "privileged", "parameters", "engine", "mesos"]),
-    ("mesos", &["output", "cwd", "service", "engine", "init"]),
+    ("mesos", &["output", "cwd", "service", "engine"]),
     ("none", &[]),
 ];
 
@@ -73,6 +74,9 @@ pub(super) fn task(node: &Node<'_>, base: TaskTemplate, found: &mut Findings) ->
     }
     task.container = container(node, task.container, found);
     task.mesos = mesos(node, task.mesos, found);
+    if let Some(problem) = health_table::unknown_port(&task) {
+        found.problem(&node.at("health"), problem);
+    }
     task
 }
 

@@ -122,7 +122,14 @@ fn policy(test: &str) -> PolicyName {
 
 fn request(policy: &PolicyName, id: &str, template: TaskTemplate) -> LaunchRequest {
     let template = Arc::new(template);
-    LaunchRequest { id: id.into(), policy: policy.clone(), template, ready: Ready::Running, base: None }
+    LaunchRequest {
+        id: id.into(),
+        policy: policy.clone(),
+        template,
+        ready: Ready::Running,
+        grace: Duration::ZERO,
+        base: None,
+    }
 }
 
 fn shell(text: &str) -> TaskTemplate {

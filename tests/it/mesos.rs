@@ -2,6 +2,7 @@
 
 mod backend;
 mod client;
+mod executor;
 mod failover;
 mod fake;
 mod faults;

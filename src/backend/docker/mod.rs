@@ -84,6 +84,8 @@ pub struct DockerConfig {
     pub client_config: Option<PathBuf>,
     /// Containers are looked at and left as they are: for runs that carry nothing out.
     pub hands_off: bool,
+    /// What the container of the only task is called, for those who look it up by that; none makes a name of each task's id.
+    pub container_name: Option<String>,
     /// Time between the signal and KILL for containers that no task is known for, and at a shutdown with the tasks.
     pub stop_grace: Duration,
 }
@@ -99,6 +101,7 @@ impl DockerConfig {
             registries: BTreeMap::new(),
             client_config: None,
             hands_off: false,
+            container_name: None,
             stop_grace: Duration::from_secs(3),
         }
     }

@@ -71,7 +71,7 @@ impl Task {
             policy: request.policy.clone(),
             needs_health: request.ready == Ready::Healthy,
             member: Some(member),
-            container: template::container_name(&request.id),
+            container: template::container_name(shared, &request.id),
             request: Some(request),
             placement: Placement::default(),
             ears,
@@ -90,7 +90,7 @@ impl Task {
         let order = (known.state == TaskState::Killing).then_some(known.grace);
         let ears = shared.registry().insert(&known.id, member, order)?;
         Some(Self {
-            container: template::container_name(&known.id),
+            container: template::container_name(shared, &known.id),
             id: known.id,
             policy: known.policy,
             request: None,

@@ -12,7 +12,11 @@ use crate::core::model::{Placement, TaskId};
 use crate::core::policy::{PortSpec, TaskTemplate};
 
 /// A task id as a container's name: what engines do not allow in one becomes a dash. The ULID at its end keeps it unique.
-pub(super) fn container_name(id: &TaskId) -> String {
+pub(super) fn container_name(shared: &Shared, id: &TaskId) -> String {
+    shared.config.container_name.clone().unwrap_or_else(|| name_of(id))
+}
+
+fn name_of(id: &TaskId) -> String {
     let fits = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_');
     let name: String = id.as_str().chars().map(|c| if fits(c) { c } else { '-' }).collect();
     if name.starts_with(|c: char| c.is_ascii_alphanumeric()) { name } else { format!("t{name}") }
@@ -38,7 +42,7 @@ pub(super) fn config(
     let own_network = !matches!(spec.network.as_deref(), Some("host" | "none"));
     let (entrypoint, command) = command(template);
     Ok(ContainerConfig {
-        name: container_name(&request.id),
+        name: container_name(shared, &request.id),
         image,
         entrypoint,
         command,
@@ -54,7 +58,7 @@ pub(super) fn config(
         tmpfs: spec.tmpfs.iter().map(|tmpfs| (tmpfs.target.clone(), tmpfs.options.clone())).collect(),
         ports: template.ports.iter().filter_map(publish).filter(|_| own_network).collect(),
         publish_on: Some(engine.publish),
-        health: spec.health.as_ref().map(health),
+        health: spec.health.as_ref().and_then(health),
         privileged: spec.privileged,
         init: spec.init,
     })
@@ -119,7 +123,7 @@ mod tests {
         for (id, name) in
             [("web.01ARZ", "web.01ARZ"), ("f~row.01", "f-row.01"), ("_x.01", "t_x.01"), ("ä b.01", "t--b.01")]
         {
-            assert_eq!(container_name(&TaskId::from(id)), name);
+            assert_eq!(name_of(&TaskId::from(id)), name);
         }
     }
 

@@ -1,7 +1,7 @@
 //! What a task's status means.
 //!
 //! Partition-aware: a task that cannot be reached is held, one that is gone, dropped or lost is gone. FAILED and LOST are
-//! failures. KILLED without our asking is neither failure nor success. ERROR, a task that the cluster refuses, is a
+//! failures, and so is KILLED for its health; KILLED without our asking is neither failure nor success. ERROR, a task that the cluster refuses, is a
 //! failure: it would be refused for ever, at full speed.
 
 use std::sync::Arc;
@@ -11,6 +11,9 @@ use crate::mesos::wire::{StatusReason, TaskState, TaskStatus};
 
 /// The label of a status in which our executor tells the process id of its task.
 const PID_LABEL: &str = "setpoint.pid";
+
+/// The signal that asks a process to end.
+const TERM: i32 = 15;
 
 /// What follows from a status.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -40,6 +43,8 @@ pub(super) fn verdict(status: &TaskStatus) -> Verdict {
         TaskState::Unreachable => Verdict::Unreachable,
         TaskState::Finished => Verdict::Gone(Exit::Code { code: 0 }),
         TaskState::Failed => Verdict::Gone(failed(status)),
+        // The cluster's own executors end what is unhealthy.
+        TaskState::Killed if status.healthy == Some(false) => Verdict::Gone(Exit::Signal { signal: TERM }),
         TaskState::Killed => Verdict::Gone(Exit::Unknown),
         TaskState::Error => Verdict::Gone(Exit::NotStarted { reason: told(status) }),
         // The offer was taken back on the way, which says nothing of the task: it is asked for anew.
@@ -127,6 +132,8 @@ mod tests {
         assert!(failure(of(TaskState::Lost, reason(), "")));
         assert!(failure(of(TaskState::Error, None, "no such thing")));
         assert!(!failure(of(TaskState::Killed, None, "")));
+        let unwell = TaskStatus { state: TaskState::Killed, healthy: Some(false), ..TaskStatus::default() };
+        assert!(failure(verdict(&unwell)));
         assert!(!failure(of(TaskState::Finished, None, "")));
         assert!(!failure(of(TaskState::Dropped, Some(StatusReason::InvalidOffers), "")));
     }

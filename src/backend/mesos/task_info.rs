@@ -3,18 +3,19 @@
 //! Commands go over as they are: nothing in them is looked at or filled in.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use crate::backend::LaunchRequest;
 use crate::backend::environment;
-use crate::core::container::{Health, Pull};
+use crate::core::container::{Health, Probe, Pull};
 use crate::core::mesos::{Containerizer, Discovery, Visibility};
 use crate::core::offers::{self, Milli, Need, Needs, Pick};
-use crate::core::policy::{Command, TaskTemplate};
+use crate::core::policy::{Command, PortSpec, TaskTemplate};
 use crate::mesos::wire::{
     self, AgentId, Bytes, CommandInfo, ContainerInfo, ContainerKind, DiscoveryInfo, DiscoveryPort, DiscoveryPorts,
     DockerImage, DockerInfo, DockerNetwork, DockerPortMapping, Environment, ExecutorId, ExecutorInfo, ExecutorKind,
-    HealthCheck, HealthCheckKind, Image, ImageKind, MesosInfo, NetworkInfo, Offer, Parameter, PortMapping, Scalar,
-    TaskInfo, Uri, Volume, VolumeMode,
+    HealthCheck, HealthCheckKind, HttpCheck, Image, ImageKind, KillPolicy, MesosInfo, NetworkInfo, Offer, Parameter,
+    PortMapping, Scalar, TaskInfo, TcpCheck, Uri, Volume, VolumeMode,
 };
 
 use super::offer;
@@ -112,12 +113,14 @@ pub(super) fn ports(template: &TaskTemplate, launch: &offers::Launch) -> BTreeMa
 
 /// The executor of ours that a policy's tasks on one agent share, named after the first of them.
 pub(super) fn executor(setting: &Setting, request: &LaunchRequest, place: &Place<'_>) -> ExecutorInfo {
-    let uris = setting.executor_uri.iter().map(|uri| Uri {
+    let program_uri = setting.executor_uri.iter().map(|uri| Uri {
         value: uri.clone(),
         executable: Some(true),
         extract: Some(false),
         ..Uri::default()
     });
+    // Agents fetch for executors only, and tasks start in their executor's sandbox.
+    let uris = program_uri.chain(self::uris(&request.template));
     let program = match &setting.executor_uri {
         // What is fetched is in the sandbox, which is where the executor starts.
         Some(uri) => format!("./{}", uri.rsplit('/').next().unwrap_or(OURS)),
@@ -154,7 +157,7 @@ pub(super) fn task(
     let parts = TaskInfo {
         command: Some(command(request, place.host, ports)),
         container: container(template, ports),
-        health_check: health(template),
+        health_check: health(template, ports),
         ..TaskInfo::default()
     };
     // A task has either a command or an executor; ours is told by data what to run.
@@ -170,6 +173,7 @@ pub(super) fn task(
         agent_id: place.agent.clone(),
         resources: offer::resources(place.offers, &place.launch.pieces),
         limits: limits(template),
+        kill_policy: Some(KillPolicy { grace_period: Some(request.grace.into()) }),
         executor,
         data,
         labels: Some(labels.into_iter().collect()),
@@ -187,7 +191,8 @@ fn limits(template: &TaskTemplate) -> BTreeMap<String, Scalar> {
 
 fn command(request: &LaunchRequest, host: &str, ports: &BTreeMap<String, u16>) -> CommandInfo {
     let template = &*request.template;
-    let mut variables = environment::of_task(&request.id, &request.policy, template, ports);
+    // What it is told is where it is to listen, as on every backend.
+    let mut variables = environment::of_task(&request.id, &request.policy, template, &listening(template, ports));
     variables.insert("HOST".to_owned(), host.to_owned());
     let base = match &template.command {
         Some(Command::Shell(line)) => CommandInfo::shell(line.clone()),
@@ -198,20 +203,24 @@ fn command(request: &LaunchRequest, host: &str, ports: &BTreeMap<String, u16>) -
         }
         None => CommandInfo { shell: Some(false), ..CommandInfo::default() },
     };
-    let uris = template.mesos.uris.iter().map(|uri| Uri {
-        value: uri.uri.clone(),
-        executable: uri.executable.then_some(true),
-        extract: uri.extract,
-        cache: uri.cache.then_some(true),
-        output_file: uri.output.clone(),
-    });
     CommandInfo {
-        uris: uris.collect(),
+        uris: uris(template).collect(),
         environment: Some(variables.into_iter().collect()),
         // A container's user is for its engine to know, not for the agent.
         user: template.container.user.clone().filter(|_| template.image.is_none()),
         ..base
     }
+}
+
+/// What is fetched into the sandbox.
+fn uris(template: &TaskTemplate) -> impl Iterator<Item = Uri> + '_ {
+    template.mesos.uris.iter().map(|uri| Uri {
+        value: uri.uri.clone(),
+        executable: uri.executable.then_some(true),
+        extract: uri.extract,
+        cache: uri.cache.then_some(true),
+        output_file: uri.output.clone(),
+    })
 }
 
 fn container(template: &TaskTemplate, ports: &BTreeMap<String, u16>) -> Option<ContainerInfo> {
@@ -286,6 +295,7 @@ fn parameters(template: &TaskTemplate) -> Vec<Parameter> {
         spec.parameters.iter().map(|(key, value)| parameter(key, value.clone())).collect();
     parameters.extend(spec.entrypoint.iter().filter_map(|words| Some(parameter("entrypoint", words.first()?.clone()))));
     parameters.extend(spec.pids.map(|pids| parameter("pids-limit", pids.to_string())));
+    parameters.extend(spec.init.then(|| parameter("init", "true".to_owned())));
     parameters.extend(spec.user.clone().map(|user| parameter("user", user)));
     parameters.extend(spec.tmpfs.iter().map(|tmpfs| {
         let options = if tmpfs.options.is_empty() { String::new() } else { format!(":{}", tmpfs.options) };
@@ -294,23 +304,58 @@ fn parameters(template: &TaskTemplate) -> Vec<Parameter> {
     parameters
 }
 
-fn health(template: &TaskTemplate) -> Option<HealthCheck> {
+/// The check, in Mesos's words; none where it asks for a port that the task does not have.
+fn health(template: &TaskTemplate, ports: &BTreeMap<String, u16>) -> Option<HealthCheck> {
     let Some(Health::Check(check)) = &template.container.health else { return None };
-    let seconds = |duration: Option<std::time::Duration>| duration.map(|duration| duration.as_secs_f64());
-    let command = match &check.command {
-        Command::Shell(line) => CommandInfo::shell(line.clone()),
-        Command::Argv(argv) => CommandInfo::argv(argv.clone()),
-    };
-    Some(HealthCheck {
-        delay_seconds: Some(0.0),
+    let seconds = |duration: Option<Duration>| duration.map(|duration| duration.as_secs_f64());
+    let base = HealthCheck {
+        delay_seconds: Some(check.delay.unwrap_or_default().as_secs_f64()),
         interval_seconds: seconds(check.interval),
         timeout_seconds: seconds(check.timeout),
         consecutive_failures: check.retries,
         grace_period_seconds: seconds(check.start_period),
-        kind: HealthCheckKind::Command,
-        command: Some(command),
         ..HealthCheck::default()
+    };
+    let listens = listening(template, ports);
+    Some(match &check.probe {
+        Probe::Command(command) => {
+            let command = match command {
+                Command::Shell(line) => CommandInfo::shell(line.clone()),
+                Command::Argv(argv) => CommandInfo::argv(argv.clone()),
+            };
+            HealthCheck { kind: HealthCheckKind::Command, command: Some(command), ..base }
+        }
+        Probe::Http { port, path, tls } => {
+            let http = HttpCheck {
+                scheme: Some(if *tls { "https" } else { "http" }.to_owned()),
+                port: port.number(&listens)?.into(),
+                path: Some(path.clone()),
+                ..HttpCheck::default()
+            };
+            HealthCheck { kind: HealthCheckKind::Http, http: Some(http), ..base }
+        }
+        Probe::Tcp { port } => {
+            let tcp = TcpCheck { port: port.number(&listens)?.into(), ..TcpCheck::default() };
+            HealthCheck { kind: HealthCheckKind::Tcp, tcp: Some(tcp), ..base }
+        }
     })
+}
+
+/// Where the task itself listens: in a network of its own that is inside, else it is what it was given.
+fn listening(template: &TaskTemplate, ports: &BTreeMap<String, u16>) -> BTreeMap<String, u16> {
+    let own_network = match &template.image {
+        None => false,
+        Some(_) => match (template.mesos.containerizer, template.container.network.as_deref()) {
+            (_, Some(network)) => !network.eq_ignore_ascii_case("host") && !network.eq_ignore_ascii_case("none"),
+            (Containerizer::Docker, None) => true,
+            (Containerizer::Mesos, None) => false,
+        },
+    };
+    let inside = |port: &PortSpec| {
+        let outside = *ports.get(&port.name)?;
+        Some((port.name.clone(), port.inside.filter(|_| own_network).unwrap_or(outside)))
+    };
+    template.ports.iter().filter_map(inside).collect()
 }
 
 fn discover(discovery: &Discovery, request: &LaunchRequest, ports: &BTreeMap<String, u16>) -> DiscoveryInfo {

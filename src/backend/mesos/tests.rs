@@ -4,11 +4,15 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use serde_json::json;
+
 use super::framework::{BUSY_FOR, DENIED_FOR, Effect, Framework, News, REVIVE_EVERY};
 use super::task_info::Setting;
 use crate::backend::LaunchRequest;
+use crate::core::container::{ContainerSpec, Health, HealthCheck, Probe, ProbePort, Protocol, Pull, Tmpfs, Volume};
+use crate::core::mesos::{Containerizer, Discovery, Limits, MesosSpec, Uri, Visibility};
 use crate::core::model::{Exit, Placement, TaskId, TaskState};
-use crate::core::policy::{Command, Ready, TaskTemplate};
+use crate::core::policy::{Command, PortSpec, Ready, TaskTemplate};
 use crate::mesos::wire::scheduler::{Accept, Call, Operation};
 use crate::mesos::wire::{
     self, AgentId, AllocationInfo, Bytes, Offer, OfferId, Resource, StatusReason, TaskInfo, TaskStatus,
@@ -59,6 +63,7 @@ impl Bench {
             policy: "p".into(),
             template: Arc::clone(template),
             ready: Ready::Running,
+            grace: Duration::from_secs(7),
             base: None,
         });
         self.framework.launch(self.now, requests.collect());
@@ -293,4 +298,102 @@ fn tasks_of_one_policy_share_an_executor_on_an_agent() {
     bench.launch_as(&["p.4"], &ours);
     let third = launched(&bench.offer("a", room(4.0)));
     assert_ne!(third[0].executor.as_ref(), Some(&executors[0]), "the one before may be on its way out");
+}
+
+fn text(value: &str) -> String {
+    value.to_owned()
+}
+
+/// Everything that a policy can say of a task, as the master gets it.
+#[test]
+fn every_word_of_a_task_reaches_the_wire() {
+    let port = |name: &str, inside, protocol| PortSpec { name: text(name), inside, protocol, ..PortSpec::default() };
+    let full = TaskTemplate {
+        command: Some(Command::Argv(vec![text("serve"), text("$HOME")])),
+        image: Some(text("web:1")),
+        env: [(text("COLOUR"), text("red"))].into(),
+        labels: [(text("team"), text("web"))].into(),
+        cpus: Some(0.5),
+        memory: Some(64 << 20),
+        disk: Some(10 << 20),
+        ports: vec![port("dns", Some(53), Protocol::Udp), port("http", Some(8080), Protocol::Tcp)],
+        container: ContainerSpec {
+            entrypoint: Some(vec![text("/init")]),
+            pids: Some(99),
+            network: Some(text("overlay")),
+            volumes: vec![
+                Volume { source: text("/srv"), target: text("/data"), read_only: true },
+                Volume { source: text("cache"), target: text("/cache"), read_only: false },
+            ],
+            tmpfs: vec![Tmpfs { target: text("/quick"), options: text("size=1m") }],
+            health: Some(Health::Check(HealthCheck {
+                probe: Probe::Http { port: ProbePort::Named(text("http")), path: text("/ok"), tls: true },
+                delay: Some(Duration::from_secs(1)),
+                interval: Some(Duration::from_millis(2500)),
+                timeout: Some(Duration::from_secs(3)),
+                retries: Some(4),
+                start_period: Some(Duration::from_secs(5)),
+            })),
+            pull: Pull::Always,
+            user: Some(text("7:7")),
+            privileged: true,
+            init: true,
+            parameters: vec![(text("dns"), text("1.1.1.1")), (text("dns"), text("9.9.9.9"))],
+            ..ContainerSpec::default()
+        },
+        mesos: MesosSpec {
+            uris: vec![Uri { uri: text("http://f/x.tgz"), extract: Some(false), cache: true, ..Uri::default() }],
+            resources: [(text("gpus"), 1.0)].into(),
+            limits: Limits { cpus: Some(2.0), memory: Some(128 << 20) },
+            discovery: Some(Discovery {
+                visibility: Visibility::External,
+                name: None,
+                environment: Some(text("production")),
+                location: None,
+                version: Some(text("1")),
+            }),
+            ..MesosSpec::default()
+        },
+        ..TaskTemplate::default()
+    };
+    let plenty = || {
+        let scalars = [("cpus", 4.0), ("mem", 4096.0), ("disk", 4096.0), ("gpus", 2.0)];
+        let scalars = scalars.map(|(name, amount)| Resource::scalar(name, amount));
+        scalars.into_iter().chain([Resource::ranges("ports", [(31_000, 31_005)])]).collect::<Vec<_>>()
+    };
+    let info = |template: &TaskTemplate| {
+        let mut bench = Bench::new();
+        bench.launch_as(&["p.1"], &Arc::new(template.clone()));
+        let infos = launched(&bench.offer("a", plenty()));
+        assert_eq!(infos.len(), 1);
+        serde_json::to_value(&infos[0]).unwrap()
+    };
+    let docker = info(&full);
+    insta::assert_snapshot!("docker_task", serde_json::to_string_pretty(&docker).unwrap());
+
+    // Under our executor the same goes as data, and what is fetched is fetched for the executor.
+    let ours = info(&TaskTemplate { executor: Some(text("setpoint")), ..full.clone() });
+    let data = ours["data"].as_str().unwrap();
+    let parts = base64::Engine::decode(&base64::engine::general_purpose::STANDARD, data).unwrap();
+    let parts: serde_json::Value = serde_json::from_slice(&parts).unwrap();
+    for key in ["command", "container", "health_check"] {
+        assert!(ours[key].is_null());
+        assert_eq!(parts[key], docker[key], "{key}");
+    }
+    assert_eq!(ours["executor"]["command"]["uris"], docker["command"]["uris"]);
+    assert_eq!((&ours["limits"], &ours["kill_policy"]), (&docker["limits"], &docker["kill_policy"]));
+
+    // Mesos's own containerizer has the host's network unless there is a name, and a command its user.
+    let mut mesos = full.clone();
+    mesos.mesos.containerizer = Containerizer::Mesos;
+    mesos.container.network = None;
+    let mesos = info(&mesos);
+    let container = json!({ "type": "MESOS", "volumes": docker["container"]["volumes"],
+        "mesos": { "image": { "type": "DOCKER", "docker": { "name": "web:1" }, "cached": false } } });
+    assert_eq!(mesos["container"], container);
+    assert_eq!(mesos["health_check"]["http"]["port"], 31_001, "in the host's network the port is what it was given");
+    let plain = info(&TaskTemplate { image: None, command: Some(Command::Shell(text("x"))), ..full });
+    assert_eq!((&plain["command"]["user"], &plain["container"]), (&"7:7".into(), &serde_json::Value::Null));
+    let told = plain["command"]["environment"]["variables"].to_string();
+    assert!(told.contains(r#"{"name":"PORT_HTTP","value":"31001"}"#), "{told}");
 }

@@ -56,7 +56,7 @@ pub(super) fn service(workload: &CountWorkload, owner: &str, run: Option<String>
         tmpfs: words.tmpfs.iter().map(|tmpfs| (tmpfs.target.clone(), tmpfs.options.clone())).collect(),
         ports: template.ports.iter().filter_map(publish).collect(),
         publish_on: None,
-        health: words.health.as_ref().map(health),
+        health: words.health.as_ref().and_then(health),
         privileged: false,
         init: words.init,
     };

@@ -125,6 +125,7 @@ impl Loop {
                 policy: policy.name.clone(),
                 template: Arc::clone(&template),
                 ready: spec.workload.ready.clone(),
+                grace: spec.workload.grace,
                 base: active.base.clone(),
             });
             policy.ledger.ask(task);

@@ -147,7 +147,8 @@ pub const WORKLOAD_KEYS: &[KeyDoc] = &[
     key(
         "health",
         "(false|string|string[]|setpoint.Health)?",
-        "A command that is run in the container to find out its health; false is none, also where the image has one.",
+        "How its health is found out: a command that is run where it runs, or a table; false is none, also where the image \
+         has one.",
     ),
     key("pull", "(\"missing\"|\"always\"|\"never\")?", "When the image is fetched; `\"missing\"` unless given."),
     key("user", "string?", "User, or `user:group`, that the container runs as."),
@@ -379,13 +380,38 @@ pub(super) const CLASSES: &[Class] = &[
     },
     Class {
         name: "setpoint.Health",
-        doc: "How a container's health is found out.",
+        doc: "How a task's health is found out: one of `command`, `http` and `tcp`. Times that are not given are the engine's \
+              or the cluster's.",
         keys: &[
-            key("command", "string|string[]", "Run in the container; exit code 0 is healthy."),
-            key("interval", "string?", "Time between two checks; 30 s unless given."),
-            key("timeout", "string?", "How long one may take; 30 s unless given."),
+            key("command", "(string|string[])?", "Run where the task runs; exit code 0 is healthy."),
+            key(
+                "http",
+                "(string|integer|setpoint.HttpHealth)?",
+                "On Mesos: a page that is asked for; a status from 200 to 399 is healthy. A port alone is its `/`.",
+            ),
+            key(
+                "tcp",
+                "(string|integer)?",
+                "On Mesos: one of the task's ports, by name or number; a connection is healthy.",
+            ),
+            key("delay", "string?", "On Mesos: time before the first check; none unless given."),
+            key("interval", "string?", "Time between two checks; 30 s unless given, on Mesos 10 s."),
+            key("timeout", "string?", "How long one may take; 30 s unless given, on Mesos 20 s."),
             key("retries", "integer?", "Failures in a row that make it unhealthy; 3 unless given."),
-            key("start_period", "string?", "Time at the start in which failures do not count; none unless given."),
+            key(
+                "start_period",
+                "string?",
+                "Time at the start in which failures do not count; none unless given, on Mesos 10 s.",
+            ),
+        ],
+    },
+    Class {
+        name: "setpoint.HttpHealth",
+        doc: "A page that is asked for to find out a task's health.",
+        keys: &[
+            key("port", "string|integer", "One of the task's ports, by name, or a number."),
+            key("path", "string?", "The page; `\"/\"` unless given."),
+            key("scheme", "(\"http\"|\"https\")?", "`\"http\"` unless given; certificates are not looked at."),
         ],
     },
     Class {

@@ -25,6 +25,17 @@ async fn check_knows_the_words_and_needs_no_engine() {
         (format!("{docker} tmpfs = {{ \"tmp\" }}"), "expected \"/path\""),
         (format!("{docker} health = true"), "workload.health: expected a command"),
         (format!("{docker} health = {{ comand = \"x\" }}"), "did you mean `command`?"),
+        (
+            format!("{docker} health = {{ interval = \"1s\" }}"),
+            "expected one of `command`, `http` and `tcp`, got none of them",
+        ),
+        (format!("{docker} health = {{ http = 80, tcp = 80 }}"), "got http and tcp"),
+        (format!("{docker} health = {{ tcp = \"web\" }}"), "workload.health: the task has no port \"web\""),
+        (
+            format!("{docker} health = {{ http = {{ port = 80, path = \"ok\" }} }}"),
+            "workload.health.http.path: expected a path that begins with a slash",
+        ),
+        (format!("{docker} health = {{ tcp = 70000 }}"), "expected a port from 1 to 65535"),
         (format!("{docker} pull = \"sometimes\""), "workload.pull: expected \"missing\""),
         (format!("{docker} pids = 0"), "workload.pids"),
         (
@@ -42,6 +53,10 @@ async fn check_knows_the_words_and_needs_no_engine() {
     }
     for (words, expected) in [
         (format!("{docker} output = \"null\""), "workload.output means nothing to the backend \"docker\""),
+        (
+            format!("{docker} health = {{ tcp = \"web\" }}, ports = {{ web = 80 }}"),
+            "workload.health.tcp means nothing to the backend \"docker\"",
+        ),
         (r#"command = "x", user = "me""#.to_owned(), "workload.user means nothing to the backend \"local\""),
     ] {
         let (code, said) = check(&words).await;

@@ -115,8 +115,6 @@ impl Client {
 
     /// Launches a task under the executor of these tests, on the first offer.
     pub(super) async fn launch(&mut self, id: &str) -> Offer {
-        let mut offers = self.offers().await;
-        let offer = offers.remove(0);
         let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/mesos/executor.py");
         let executor = ExecutorInfo {
             executor_id: ExecutorId::new(format!("executor-of-{id}")),
@@ -124,13 +122,19 @@ impl Client {
             resources: vec![Resource::scalar("cpus", 0.1), Resource::scalar("mem", 32.0)],
             ..ExecutorInfo::default()
         };
+        self.launch_as(id, TaskInfo { executor: Some(executor), ..TaskInfo::default() }).await
+    }
+
+    /// Launches a task that is what `rest` says, on the first offer.
+    pub(super) async fn launch_as(&mut self, id: &str, rest: TaskInfo) -> Offer {
+        let mut offers = self.offers().await;
+        let offer = offers.remove(0);
         let task = TaskInfo {
             name: id.to_owned(),
             task_id: TaskId::new(id),
             agent_id: offer.agent_id.clone(),
             resources: vec![Resource::scalar("cpus", 0.1), Resource::scalar("mem", 32.0)],
-            executor: Some(executor),
-            ..TaskInfo::default()
+            ..rest
         };
         let accept = Accept {
             offer_ids: vec![offer.id.clone()],

@@ -1,7 +1,12 @@
 //! A genuine Mesos cluster on loopback ports of its own: masters, agents and, when asked for, the ZooKeeper in which they
 //! elect. Each can be killed and started again. Nothing is left of it, executors and their tasks included.
+//!
+//! The cluster's own command and Docker executors and its fetcher are programs that no package has: `setpoint executor` stands
+//! in for the first two, `tests/mesos/fetcher.py` for the third.
 
-use std::path::PathBuf;
+use std::fs;
+use std::os::unix::fs::{PermissionsExt as _, symlink};
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
@@ -83,6 +88,7 @@ impl Cluster {
         assert!(spec.masters == 1 || spec.zookeeper > 0, "several masters elect in ZooKeeper");
         let zookeeper = if spec.zookeeper > 0 { Some(ZooKeeper::start_new(spec.zookeeper)?) } else { None };
         let folder = Scratch::new();
+        let launcher = launcher(&folder, &program);
         let member = |role: &str, index: usize, settings: &[(String, String)], place: Option<(&str, String)>| {
             let (port, own) = (Port::new(), folder.path(&format!("{role}-{index}")));
             let text = |name: &str, value: &str| (name.to_owned(), value.to_owned());
@@ -98,6 +104,9 @@ impl Cluster {
                 let resources = format!("cpus:4;mem:4096;disk:4096;ports:[{first}-{last}]", last = first + 99);
                 environment.push(text("MESOS_RESOURCES", &resources));
                 environment.push(text("MESOS_HOSTNAME", &format!("agent-{index}.test")));
+                environment.push(text("MESOS_LAUNCHER_DIR", &launcher));
+                // What other agents of this machine run on its engine is no orphan.
+                environment.push(text("MESOS_DOCKER_KILL_ORPHANS", "false"));
             }
             environment.extend(settings.iter().cloned());
             let log = folder.path(&format!("{role}-{index}.log"));
@@ -206,4 +215,33 @@ impl Cluster {
         let members = self.masters.iter().chain(&self.agents);
         members.map(|member| member.server.log()).collect::<Vec<_>>().join("\n----\n")
     }
+}
+
+/// The folder of the programs that agents start, as its path.
+fn launcher(folder: &Scratch, mesosd: &Path) -> String {
+    let genuine = mesosd.canonicalize().unwrap().parent().unwrap().join("libexec/mesos-containerizer");
+    let own = folder.path("launcher");
+    fs::create_dir_all(&own).unwrap();
+    symlink(genuine, own.join("mesos-containerizer")).unwrap();
+    symlink(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/mesos/fetcher.py"), own.join("mesos-fetcher")).unwrap();
+    let executor = format!("exec {} executor --single", env!("CARGO_BIN_EXE_setpoint"));
+    program(&own.join("mesos-executor"), &executor);
+    let docker = format!(
+        r#"for argument; do
+  case $argument in
+    --container=*) container=${{argument#*=}} ;;
+    --docker_socket=*) export DOCKER_HOST=unix://${{argument#*=}} ;;
+    --mapped_directory=*) mapped=${{argument#*=}} ;;
+    --sandbox_directory=*) cd "${{argument#*=}}" || exit ;;
+  esac
+done
+{executor} --container "$container" --mapped-directory "$mapped""#
+    );
+    program(&own.join("mesos-docker-executor"), &docker);
+    own.to_str().unwrap().to_owned()
+}
+
+fn program(path: &Path, script: &str) {
+    fs::write(path, format!("#!/bin/sh\n{script}\n")).unwrap();
+    fs::set_permissions(path, fs::Permissions::from_mode(0o755)).unwrap();
 }
