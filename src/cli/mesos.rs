@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use setpoint::backend::Backend;
-use setpoint::backend::mesos::{FAILOVER_TIMEOUT, MesosBackend, MesosConfig, Setting};
+use setpoint::backend::mesos::{FAILOVER_TIMEOUT, MesosBackend, MesosConfig, Setting, UNREACHABLE_FOR};
 use setpoint::config::HostConfig;
 use setpoint::mesos::{Credentials, HttpConfig, Masters};
 use setpoint::runtime::MesosCluster;
@@ -33,6 +33,7 @@ pub(crate) fn backend(config: &HostConfig) -> Result<Backend, CliError> {
             executor_uri: mesos.executor_uri.clone(),
             executor_env: mesos.executor_env.clone(),
             mark: "setpoint".to_owned(),
+            unreachable: mesos.unreachable_timeout.unwrap_or(UNREACHABLE_FOR),
         },
     })))
 }

@@ -51,6 +51,8 @@ pub struct MesosConfig {
     pub checkpoint: bool,
     /// How long the cluster keeps the tasks of a host that is away.
     pub failover_timeout: Option<Duration>,
+    /// How long tasks on agents that the cluster cannot reach are waited for.
+    pub unreachable_timeout: Option<Duration>,
     /// Our executor's program on the agents.
     pub executor_path: Option<String>,
     /// Where agents fetch it from.
@@ -74,6 +76,7 @@ pub(super) fn read(document: &mut Document<'_>, table: &DeTable<'_>, base: &Path
     settings.mesos_webui_url = section.get("webui_url", text);
     settings.mesos_checkpoint = section.get("checkpoint", boolean);
     settings.mesos_failover_timeout = section.get("failover_timeout", duration);
+    settings.mesos_unreachable_timeout = section.get("unreachable_timeout", duration);
     let executor = section.table("executor");
     section.finish();
     if let Some(table) = executor {
@@ -117,6 +120,7 @@ pub(super) fn build(settings: &Settings, vars: &BTreeMap<String, String>, proble
         webui_url: value(settings.mesos_webui_url),
         checkpoint: value(settings.mesos_checkpoint).unwrap_or(true),
         failover_timeout: value(settings.mesos_failover_timeout),
+        unreachable_timeout: value(settings.mesos_unreachable_timeout),
         executor_path: value(settings.mesos_executor_path),
         executor_uri: value(settings.mesos_executor_uri),
         executor_env: host.into_iter().chain(certificates).chain(verify).collect(),

@@ -253,6 +253,8 @@ settings! {
     mesos_checkpoint = "mesos.checkpoint": bool,
     /// How long the cluster keeps the tasks of a host that is away.
     mesos_failover_timeout = "mesos.failover_timeout": Duration,
+    /// How long tasks on agents that the cluster cannot reach are waited for.
+    mesos_unreachable_timeout = "mesos.unreachable_timeout": Duration,
     /// Our executor's program on the agents.
     mesos_executor_path = "mesos.executor.path": String,
     /// Where agents fetch it from.

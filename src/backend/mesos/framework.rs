@@ -13,8 +13,9 @@
 //!
 //! - **Invariant:** every offer is answered once, with one ACCEPT or DECLINE.
 //! - **Invariant:** each task is told to be gone once, and nothing of it after that.
-//! - **Invariant:** a task that an agent may still run is given up only on the master's word, or after it has been denied
-//!   for [`DENIED_FOR`].
+//! - **Invariant:** a task that an agent may still run is given up only on the master's word: it is over, it cannot be
+//!   reached (and has not been for [`Setting::unreachable`]), or it has been denied for [`DENIED_FOR`]. One that comes back
+//!   after that is killed.
 //! - **Invariant:** SUPPRESS only when nothing has been launched for [`BUSY_FOR`]; a REVIVE that does not follow a
 //!   SUPPRESS comes at least [`REVIVE_EVERY`] after the last.
 
@@ -54,6 +55,10 @@ pub(super) const DENIED_FOR: Duration = Duration::from_secs(75);
 /// The same of a task that nobody has ever seen run.
 const UNSEEN_FOR: Duration = Duration::from_secs(20);
 
+/// How long a task that cannot be reached is waited for after the cluster has said so, unless the host says otherwise.
+/// The cluster itself has waited before that: more than a minute, by default.
+pub const UNREACHABLE_FOR: Duration = Duration::from_secs(5);
+
 /// How long `recover` waits for answers about its tasks.
 const RECOVER_FOR: Duration = Duration::from_secs(10);
 
@@ -78,6 +83,8 @@ pub(super) enum Effect {
     Tell(Box<News>),
     /// Every task that was known has been answered for, or waited for long enough.
     Recovered,
+    /// Every task with a place has been heard of since the subscription; once for each.
+    Reconciled,
 }
 
 /// What there is to say of a task.
@@ -121,7 +128,8 @@ struct Task {
     confirmed: bool,
     /// Since when the master says that it does not know it.
     denied: Option<Duration>,
-    unreachable: bool,
+    /// Since when its agent cannot be reached.
+    unreachable: Option<Duration>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -173,6 +181,8 @@ pub(super) struct Framework {
     /// When the next round of reconciliation is due, and how long the pause before it was.
     round: Option<(Duration, Duration)>,
     recovering: Recovering,
+    /// Whether [`Effect::Reconciled`] is still to come for this subscription.
+    reconciling: bool,
     pub(super) counters: Counters,
     out: Vec<Effect>,
 }
@@ -189,6 +199,7 @@ impl Framework {
             serial: 0,
             round: None,
             recovering: Recovering::No,
+            reconciling: false,
             counters: Counters::default(),
             out: Vec::new(),
         }
@@ -212,7 +223,7 @@ impl Framework {
     /// Tasks without a place, tasks with one, and those of them on agents that cannot be reached.
     pub(super) fn counts(&self) -> (usize, usize, usize) {
         let queued = self.tasks.values().filter(|task| task.stage == Stage::Queued).count();
-        let unreachable = self.tasks.values().filter(|task| task.unreachable).count();
+        let unreachable = self.tasks.values().filter(|task| task.unreachable.is_some()).count();
         (queued, self.tasks.len() - queued, unreachable)
     }
 
@@ -251,7 +262,7 @@ impl Framework {
             killing: None,
             confirmed: false,
             denied: None,
-            unreachable: false,
+            unreachable: None,
         }
     }
 
@@ -269,6 +280,7 @@ impl Framework {
                 killing.pause = REPEAT_KILL;
             }
         }
+        self.reconciling = true;
         if self.recovering == Recovering::Away {
             self.recovering = Recovering::Until(now + RECOVER_FOR);
         }
@@ -542,7 +554,7 @@ impl Framework {
             Verdict::Alive { running, killing } => {
                 task.confirmed = true;
                 task.denied = None;
-                task.unreachable = false;
+                task.unreachable = None;
                 task.stage = if running { Stage::Running } else { task.stage.max(Stage::Staging) };
                 let state = match task.stage {
                     _ if killing => TaskState::Killing,
@@ -556,7 +568,7 @@ impl Framework {
             Verdict::Unreachable => {
                 task.confirmed = true;
                 task.denied = None;
-                task.unreachable = true;
+                task.unreachable.get_or_insert(now);
                 self.out.extend(acknowledge.map(|acknowledge| Effect::Call(Call::Acknowledge(acknowledge))));
             }
             Verdict::Denied => {
@@ -605,8 +617,14 @@ impl Framework {
     }
 
     fn check_recovered(&mut self, now: Duration) {
-        let Recovering::Until(until) = self.recovering else { return };
+        if self.recovering == Recovering::No && !self.reconciling {
+            return;
+        }
         let open = self.tasks.values().any(|task| task.stage != Stage::Queued && !task.confirmed);
+        if !open && self.subscribed && std::mem::take(&mut self.reconciling) {
+            self.out.push(Effect::Reconciled);
+        }
+        let Recovering::Until(until) = self.recovering else { return };
         if !open || until <= now {
             self.recovering = Recovering::No;
             self.out.push(Effect::Recovered);
@@ -618,6 +636,7 @@ impl Framework {
         if !self.subscribed {
             return;
         }
+        self.give_up(now);
         self.check_recovered(now);
         self.send_kills(now);
         if let Some((due, pause)) = self.round
@@ -636,6 +655,19 @@ impl Framework {
         }
         self.revive(now);
         self.suppress(now);
+    }
+
+    /// Gives up the tasks that could not be reached for too long.
+    fn give_up(&mut self, now: Duration) {
+        let patience = self.setting.unreachable;
+        let over = |task: &Task| task.unreachable.is_some_and(|since| since + patience <= now);
+        let ids: Vec<TaskId> = self.tasks.iter().filter(|(_, task)| over(task)).map(|(id, _)| id.clone()).collect();
+        for id in ids {
+            let placement = self.tasks.get(&id).map(|task| task.placement.clone());
+            self.forget(&id);
+            let exit = Exit::Lost { reason: "its agent cannot be reached any more".into() };
+            self.tell_gone(id, exit, placement, None);
+        }
     }
 
     /// Wants no offers for roles in which nothing happens.

@@ -39,6 +39,7 @@ use crate::mesos::wire::{AgentId, Capability, CapabilityKind, FrameworkInfo};
 use crate::mesos::{HttpConfig, Masters, SchedulerConfig};
 
 pub(crate) use figures::stats;
+pub use framework::UNREACHABLE_FOR;
 pub use task_info::Setting;
 
 /// The name that policies use.

@@ -47,6 +47,8 @@ pub struct Setting {
     pub executor_env: BTreeMap<String, String>,
     /// What marks the tasks as this host's.
     pub mark: String,
+    /// How long tasks whose agent the cluster cannot reach are waited for before others take their place.
+    pub unreachable: Duration,
 }
 
 /// What our executor needs, for tasks that run under it.

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use serde_json::json;
 
-use super::framework::{BUSY_FOR, DENIED_FOR, Effect, Framework, News, REVIVE_EVERY};
+use super::framework::{BUSY_FOR, DENIED_FOR, Effect, Framework, News, REVIVE_EVERY, UNREACHABLE_FOR};
 use super::task_info::Setting;
 use crate::backend::LaunchRequest;
 use crate::core::container::{ContainerSpec, Health, HealthCheck, Probe, ProbePort, Protocol, Pull, Tmpfs, Volume};
@@ -43,6 +43,7 @@ impl Bench {
             executor_uri: None,
             executor_env: BTreeMap::new(),
             mark: "mark".to_owned(),
+            unreachable: UNREACHABLE_FOR,
         };
         Self { framework: Framework::new(setting), now: Duration::ZERO, offers: 0 }
     }
@@ -266,6 +267,7 @@ fn a_task_that_ran_is_given_up_only_after_long_denial() {
     bench.status("p.1", wire::TaskState::Running);
     let effects = bench.status("p.1", wire::TaskState::Unreachable);
     assert!(news(&effects).is_empty(), "its agent may come back");
+    bench.status("p.1", wire::TaskState::Running);
     let unknown =
         || TaskStatus { task_id: wire::TaskId::new("p.1"), state: wire::TaskState::Unknown, ..TaskStatus::default() };
     assert!(news(&bench.say(unknown())).is_empty());
@@ -277,6 +279,40 @@ fn a_task_that_ran_is_given_up_only_after_long_denial() {
     assert!(news(&bench.say(unknown())).is_empty(), "the time counts from the first denial in a row");
     bench.pass(DENIED_FOR);
     assert!(matches!(news(&bench.say(unknown()))[0].exit, Some(Exit::Lost { .. })));
+}
+
+#[test]
+fn a_task_whose_agent_stays_away_is_given_up_and_killed_should_it_come_back() {
+    let mut bench = Bench::new();
+    bench.launch(&["p.1", "p.2"]);
+    bench.offer("a", room(2.0));
+    for id in ["p.1", "p.2"] {
+        bench.status(id, wire::TaskState::Running);
+        bench.status(id, wire::TaskState::Unreachable);
+    }
+    assert!(news(&bench.pass(UNREACHABLE_FOR / 2)).is_empty());
+    bench.status("p.2", wire::TaskState::Running);
+    let given_up = bench.pass(UNREACHABLE_FOR / 2);
+    let [gone] = news(&given_up)[..] else { panic!("{given_up:?}") };
+    assert_eq!((gone.id.as_str(), gone.state), ("p.1", TaskState::Gone));
+    assert!(matches!(gone.exit, Some(Exit::Lost { .. })), "{gone:?}");
+    assert!(news(&bench.pass(UNREACHABLE_FOR)).is_empty(), "the other one came back in time");
+    assert_eq!(calls(&bench.status("p.1", wire::TaskState::Running)), ["KILL", "ACKNOWLEDGE"], "it has been replaced");
+}
+
+#[test]
+fn it_is_told_once_for_each_subscription_that_every_task_has_been_heard_of() {
+    let mut bench = Bench::new();
+    bench.launch(&["p.1", "p.2", "p.3"]);
+    bench.offer("a", room(2.0));
+    let told = |effects: Vec<Effect>| effects.contains(&Effect::Reconciled);
+    assert!(!told(bench.status("p.1", wire::TaskState::Running)), "it has been, when there was nothing to ask about");
+    bench.framework.lost();
+    bench.framework.subscribed(bench.now);
+    assert!(!told(bench.framework.take()));
+    assert!(!told(bench.status("p.1", wire::TaskState::Running)));
+    assert!(told(bench.status("p.2", wire::TaskState::Failed)), "the third one has no place yet");
+    assert!(!told(bench.status("p.1", wire::TaskState::Running)));
 }
 
 #[test]

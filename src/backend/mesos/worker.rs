@@ -251,6 +251,7 @@ impl Worker {
 
     fn lost(&mut self, why: String) {
         self.facts.remove("subscribed");
+        self.facts.remove("reconciled");
         show(&self.board, |shown| {
             shown.standing = Standing::Lost(why);
             shown.leader = None;
@@ -272,8 +273,8 @@ impl Worker {
         let leader = connected.master.parse().ok().map(|url| (url, id.clone()));
         self.facts.insert("framework", id);
         self.facts.insert("leader", connected.master);
-        let since = jiff::Timestamp::try_from(SystemTime::now()).map(|at| at.to_string()).unwrap_or_default();
-        self.facts.insert("subscribed", since);
+        self.facts.insert("subscribed", wall_clock());
+        self.facts.remove("reconciled");
         show(&self.board, |shown| {
             shown.standing = Standing::Ready;
             shown.leader = leader;
@@ -363,6 +364,7 @@ impl Worker {
         };
         tracing::error!(code, "{message}");
         self.facts.remove("subscribed");
+        self.facts.remove("reconciled");
         show(&self.board, |shown| shown.standing = Standing::Over { message: message.clone(), code });
     }
 
@@ -377,6 +379,10 @@ impl Worker {
                     if let Err(error) = self.scheduler.update_framework(info).await {
                         tracing::error!(error = %error, "the master does not take the framework's roles");
                     }
+                }
+                Effect::Reconciled => {
+                    self.facts.insert("reconciled", wall_clock());
+                    self.show_facts();
                 }
                 Effect::Recovered => {
                     if let Some(reply) = self.recovered.take() {
@@ -447,6 +453,11 @@ impl Worker {
         }
         self.scheduler.stop();
     }
+}
+
+/// The time of day, for those who look on.
+fn wall_clock() -> String {
+    jiff::Timestamp::try_from(SystemTime::now()).map(|at| at.to_string()).unwrap_or_default()
 }
 
 fn open(config: &MesosConfig, id: Option<String>, framework: &Framework) -> Result<(Scheduler, Signals), MesosError> {
