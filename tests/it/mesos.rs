@@ -3,12 +3,13 @@
 mod backend;
 mod client;
 mod executor;
-mod failover;
 mod fake;
 mod faults;
 mod figures;
 mod fuzz;
-#[cfg(feature = "tls")]
+mod neighbour;
 mod proxy;
 mod ready;
+mod scenarios;
+mod scene;
 mod scripted;

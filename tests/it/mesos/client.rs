@@ -4,8 +4,7 @@ use std::time::Duration;
 
 use setpoint::mesos::operator::Operator;
 use setpoint::mesos::wire::scheduler::{
-    Accept, Acknowledge, Call, Decline, Event, Filters, Kill, Launch, Message, Operation, Reconcile, ReconcileTask,
-    Roles,
+    Accept, Acknowledge, Call, Decline, Event, Filters, Kill, Launch, Message, Operation, Roles,
 };
 use setpoint::mesos::wire::{
     Capability, CapabilityKind, CommandInfo, ExecutorId, ExecutorInfo, FrameworkId, FrameworkInfo, Offer, Resource,
@@ -143,12 +142,6 @@ impl Client {
         };
         self.scheduler.call(&Call::Accept(accept)).await.unwrap();
         offer
-    }
-
-    /// Asks for the state of a task.
-    pub(super) async fn reconcile(&self, task: &str) {
-        let task = ReconcileTask { task_id: TaskId::new(task), agent_id: None };
-        self.scheduler.call(&Call::Reconcile(Reconcile { tasks: vec![task] })).await.unwrap();
     }
 }
 

@@ -32,6 +32,8 @@ pub(super) enum Step {
     Bytes(Vec<u8>),
     /// A chunk that says it is longer than what comes of it.
     HalfChunk,
+    /// Waits for a call of that kind, under this stream, that the function has records for, and sends them.
+    Reply(&'static str, fn(&Value) -> Vec<Value>),
     /// So many heartbeats at that distance.
     Beat(u32, Duration),
     /// The stream ends as it should.
@@ -112,7 +114,7 @@ async fn serve(mut socket: TcpStream, seen: Arc<Mutex<Vec<Request>>>, script: Ar
             Answer::Redirect(location) => {
                 write(&mut socket, &head(307, &format!("location: {location}\r\ncontent-length: 0\r\n"))).await
             }
-            Answer::Stream(id, steps) => return stream(&mut socket, id, steps).await,
+            Answer::Stream(id, steps) => return stream(&mut socket, id, steps, &seen).await,
         };
         if written.is_none() {
             return;
@@ -125,7 +127,7 @@ fn next(script: &Mutex<Vec<Answer>>) -> Answer {
     if script.len() > 1 { script.remove(0) } else { script[0].clone() }
 }
 
-async fn stream(socket: &mut TcpStream, id: &str, steps: Vec<Step>) {
+async fn stream(socket: &mut TcpStream, id: &str, steps: Vec<Step>, seen: &Mutex<Vec<Request>>) {
     let headers = format!("mesos-stream-id: {id}\r\ncontent-type: application/json\r\ntransfer-encoding: chunked\r\n");
     if write(socket, &head(200, &headers)).await.is_none() {
         return;
@@ -135,6 +137,13 @@ async fn stream(socket: &mut TcpStream, id: &str, steps: Vec<Step>) {
             Step::Record(record) => write(socket, &chunk(&encode(record.to_string().as_bytes()))).await,
             Step::Bytes(bytes) => write(socket, &chunk(&bytes)).await,
             Step::HalfChunk => write(socket, b"100\r\n255\n{\"type\":\"OFF").await,
+            Step::Reply(kind, answer) => {
+                let mut written = Some(());
+                for record in replied(seen, id, kind, answer).await {
+                    written = written.and(write(socket, &chunk(&encode(record.to_string().as_bytes()))).await);
+                }
+                written
+            }
             Step::Beat(count, every) => {
                 let heartbeat = chunk(&encode(br#"{"type":"HEARTBEAT"}"#));
                 let mut beating = Some(());
@@ -144,7 +153,11 @@ async fn stream(socket: &mut TcpStream, id: &str, steps: Vec<Step>) {
                 }
                 beating
             }
-            Step::Close => write(socket, b"0\r\n\r\n").await,
+            Step::Close => {
+                write(socket, b"0\r\n\r\n").await;
+                // A client would use the connection again, and nobody listens on it.
+                None
+            }
             Step::Cut => None,
         };
         if written.is_none() {
@@ -153,6 +166,26 @@ async fn stream(socket: &mut TcpStream, id: &str, steps: Vec<Step>) {
     }
     // Until the client closes it.
     while socket.read(&mut [0; 64]).await.is_ok_and(|count| count > 0) {}
+}
+
+/// The records for the first call of that kind under that stream for which there are some.
+async fn replied(
+    seen: &Mutex<Vec<Request>>,
+    id: &str,
+    kind: &str,
+    answer: impl Fn(&Value) -> Vec<Value>,
+) -> Vec<Value> {
+    loop {
+        let calls: Vec<Value> = {
+            let seen = seen.lock().unwrap();
+            let ours = seen.iter().filter(|call| call.stream_id.as_deref() == Some(id) && call.body["type"] == kind);
+            ours.map(|call| call.body.clone()).collect()
+        };
+        if let Some(records) = calls.iter().map(&answer).find(|records| !records.is_empty()) {
+            return records;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
 }
 
 fn head(status: u16, headers: &str) -> Vec<u8> {

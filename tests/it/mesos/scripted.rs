@@ -1,14 +1,14 @@
-//! What the scheduler client makes of masters that fall silent, break off, send elsewhere, refuse or talk nonsense.
+//! What the scheduler client, and a host on it, make of masters that fall silent, break off, send elsewhere, refuse or talk nonsense.
 
 use std::time::{Duration, Instant};
 
-use serde_json::json;
+use serde_json::{Value, json};
 use setpoint::mesos::wire::scheduler::{Call, Roles};
 use setpoint::mesos::{End, MesosError};
 
 use super::client::Client;
 use super::fake::{Answer, FakeMaster, Step, subscribed};
-use crate::support::{GENEROUS, wait_until};
+use crate::support::{GENEROUS, Scratch, Setpoint, wait_until};
 
 /// A stream that stays as it is.
 fn steady() -> Answer {
@@ -134,4 +134,102 @@ async fn a_client_that_is_stopped_or_forgotten_closes_its_stream() {
     drop(client.signals);
     let ended = async || status.borrow_and_update().end.clone();
     assert_eq!(wait_until(GENEROUS, "the client ends", ended).await, End::Stopped);
+}
+
+/// TASK_RUNNING of a task on the agent of these masters.
+fn running(task: &Value, uuid: Option<&str>) -> Value {
+    let mut status = json!({ "task_id": task, "agent_id": { "value": "agent" }, "state": "TASK_RUNNING" });
+    if let Some(uuid) = uuid {
+        status["uuid"] = uuid.into();
+    }
+    json!({ "type": "UPDATE", "update": { "status": status } })
+}
+
+fn launched(accept: &Value) -> Vec<Value> {
+    let operations = accept["accept"]["operations"].as_array().into_iter().flatten();
+    let infos = operations.filter_map(|operation| operation["launch"]["task_infos"].as_array()).flatten();
+    infos.map(|info| running(&info["task_id"], Some("AAECAwQFBgcICQoLDA0ODw=="))).collect()
+}
+
+fn reconciled(reconcile: &Value) -> Vec<Value> {
+    let tasks = reconcile["reconcile"]["tasks"].as_array().into_iter().flatten();
+    tasks.map(|task| running(&task["task_id"], None)).collect()
+}
+
+/// An offer with room for a few tasks, once it is asked for.
+fn offered(_revive: &Value) -> Vec<Value> {
+    let scalar =
+        |name: &str, value: f64| json!({ "name": name, "type": "SCALAR", "scalar": { "value": value }, "role": "*" });
+    let offer = json!({
+        "id": { "value": "offer" }, "framework_id": { "value": "fake-0001" }, "agent_id": { "value": "agent" },
+        "hostname": "agent.test", "allocation_info": { "role": "*" },
+        "resources": [scalar("cpus", 4.0), scalar("mem", 4096.0)],
+    });
+    vec![json!({ "type": "OFFERS", "offers": { "offers": [offer] } })]
+}
+
+/// Seconds of CPU that a process has used.
+fn cpu(pid: u32) -> f64 {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+    let fields: Vec<&str> = stat.rsplit_once(") ").unwrap().1.split(' ').collect();
+    let ticks = fields[11].parse::<f64>().unwrap() + fields[12].parse::<f64>().unwrap();
+    ticks / rustix::param::clock_ticks_per_second() as f64
+}
+
+/// A11 of the prior systems: the stream breaks in the middle of a record, then another master leads, then heartbeats stay
+/// away. The host is back each time under the same framework id with its tasks, asks about them, and spins at no time.
+#[tokio::test(flavor = "multi_thread")]
+async fn a11_a_broken_stream_a_new_leader_and_missing_heartbeats_change_nothing_for_the_tasks() {
+    let alive = Step::Beat(4, Duration::from_millis(250));
+    let next = FakeMaster::start(vec![
+        Answer::Stream("next-1", vec![subscribed(0.5), Step::Reply("RECONCILE", reconciled), alive]),
+        Answer::Stream("next-2", vec![subscribed(15.0), Step::Reply("RECONCILE", reconciled)]),
+    ])
+    .await;
+    let first = vec![
+        subscribed(15.0),
+        Step::Reply("REVIVE", offered),
+        Step::Reply("ACCEPT", launched),
+        Step::HalfChunk,
+        Step::Cut,
+    ];
+    let led = Answer::Redirect(format!("//127.0.0.1:{}", next.port()));
+    let master = FakeMaster::start(vec![Answer::Stream("first", first), led]).await;
+    let scratch = Scratch::new();
+    scratch.policy(
+        "p",
+        r#"return { interval = "200ms", workload = { backend = "mesos", command = "true", max = 2, on_end = "keep" },
+  control = { law = "decide" }, decide = function() return { desired = 2 } end }"#,
+    );
+    let config = scratch.write("setpoint.toml", &format!("[mesos]\nmaster = \"{}\"\n", master.address()));
+    let path = |name: &str| scratch.path(name).display().to_string();
+    let config = config.display().to_string();
+    let mut setpoint = Setpoint::run(&scratch, ["--config", &config, "--state-dir", &path("st"), &path("p.lua")]);
+    wait_until(GENEROUS, "the stream breaks", async || setpoint.stderr().contains("is lost").then_some(())).await;
+    let (began, before) = (Instant::now(), cpu(setpoint.pid()));
+
+    wait_until(GENEROUS, "the second subscription with the next leader", async || {
+        let asked = next.seen("RECONCILE").into_iter().filter(|call| call.stream_id.as_deref() == Some("next-2"));
+        let asked: Vec<_> = asked.filter(|call| !reconciled(&call.body).is_empty()).collect();
+        (!asked.is_empty()).then_some(())
+    })
+    .await;
+    setpoint.running("p", 2).await;
+    let (took, used) = (began.elapsed(), cpu(setpoint.pid()) - before);
+    eprintln!("A11: {used:.2} s of CPU in {took:.1?}");
+    assert!(used < 0.5 * took.as_secs_f64(), "it spins: {used} s of CPU in {took:?}");
+
+    let [accept] = &master.seen("ACCEPT")[..] else { panic!("one ACCEPT") };
+    let asked: Vec<Value> =
+        launched(&accept.body).iter().map(|event| event["update"]["status"]["task_id"]["value"].clone()).collect();
+    let tasks: Vec<Value> = setpoint.tasks().await.iter().map(|task| task["id"].clone()).collect();
+    assert_eq!(tasks.len(), 2);
+    assert!(tasks.iter().all(|id| asked.contains(id)), "the tasks of the first stream: {tasks:?}, {asked:?}");
+    for call in next.seen("SUBSCRIBE") {
+        assert_eq!(call.body["framework_id"]["value"], "fake-0001", "the same framework");
+    }
+    assert!(next.seen("ACCEPT").is_empty() && next.seen("KILL").is_empty() && master.seen("KILL").is_empty());
+    let log = setpoint.stderr();
+    assert!(log.contains("broke") && log.contains("nothing heard for 5 heartbeats"), "{log}");
+    setpoint.kill();
 }

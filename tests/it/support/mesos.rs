@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 
 use super::port::Port;
+use super::process::end_marked;
 use super::scratch::Scratch;
 use super::server::Server;
 use super::tool::tool;
@@ -23,6 +24,8 @@ use super::zookeeper::ZooKeeper;
 pub(crate) struct ClusterSpec {
     pub(crate) masters: usize,
     pub(crate) agents: usize,
+    /// As many more agents, which are started later.
+    pub(crate) idle_agents: usize,
     /// Nodes of the ZooKeeper; 0 takes one master only, which leads at once.
     pub(crate) zookeeper: usize,
     pub(crate) master_settings: Vec<(String, String)>,
@@ -32,7 +35,14 @@ pub(crate) struct ClusterSpec {
 impl Default for ClusterSpec {
     fn default() -> Self {
         let quick = ("MESOS_ALLOCATION_INTERVAL".to_owned(), "200ms".to_owned());
-        Self { masters: 1, agents: 1, zookeeper: 0, master_settings: vec![quick], agent_settings: Vec::new() }
+        Self {
+            masters: 1,
+            agents: 1,
+            idle_agents: 0,
+            zookeeper: 0,
+            master_settings: vec![quick],
+            agent_settings: Vec::new(),
+        }
     }
 }
 
@@ -67,6 +77,18 @@ impl Member {
     /// Where it keeps what it keeps.
     pub(crate) fn folder(&self) -> &std::path::Path {
         &self.folder
+    }
+
+    /// Kills it and everything that runs on it: that knows of a folder in the agent's.
+    pub(crate) fn destroy(&mut self) {
+        self.server.kill();
+        end_marked(&format!("{}/", self.folder.display()));
+    }
+
+    /// Makes it a new machine from its next start on: the address is all that it has of the old one.
+    pub(crate) fn renew(&mut self) {
+        self.folder.as_mut_os_string().push("-new");
+        self.server.set("MESOSD_DIR", self.folder.to_str().unwrap());
     }
 }
 
@@ -116,13 +138,14 @@ impl Cluster {
         let masters: Vec<_> =
             (0..spec.masters).map(|index| member("master", index, &spec.master_settings, elected.clone())).collect();
         let place = elected.clone().or_else(|| Some(("MESOSD_MASTER", masters[0].address())));
-        let agents: Vec<_> =
-            (0..spec.agents).map(|index| member("agent", index, &spec.agent_settings, place.clone())).collect();
+        let agents: Vec<_> = (0..spec.agents + spec.idle_agents)
+            .map(|index| member("agent", index, &spec.agent_settings, place.clone()))
+            .collect();
         let http = super::setpoint::client();
         let mut cluster = Self { agents, masters, zookeeper, folder, http };
         cluster.masters.iter_mut().for_each(|master| master.server.start());
         cluster.wait_for_leader().await;
-        cluster.agents.iter_mut().for_each(|agent| agent.server.start());
+        cluster.agents[..spec.agents].iter_mut().for_each(|agent| agent.server.start());
         cluster.wait_for_agents(spec.agents).await;
         Some(cluster)
     }
