@@ -85,6 +85,8 @@ pub mod core;
 pub mod executor;
 #[cfg(feature = "http")]
 pub mod http;
+#[cfg(feature = "import")]
+pub mod import;
 pub mod log;
 #[cfg(feature = "mesos")]
 pub mod mesos;

@@ -55,7 +55,7 @@ pub(crate) fn run(args: &Args) -> Result<Exit, CliError> {
 }
 
 /// A policy's name is its file's stem and part of its tasks' ids.
-fn policy_name(text: &str) -> Result<String, String> {
+pub(super) fn policy_name(text: &str) -> Result<String, String> {
     let known = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-');
     if text.is_empty() || text.len() > 63 || !text.chars().all(known) || text.ends_with("_test") {
         return Err("expected 1 to 63 letters, digits, `_` or `-`, not ending in `_test`".to_owned());

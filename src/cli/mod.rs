@@ -25,6 +25,7 @@ mod explain;
 mod files;
 mod fleets;
 mod host;
+mod import;
 mod init;
 mod live;
 mod log;
@@ -137,6 +138,9 @@ enum Verb {
     /// Write a first policy with its spec and editor settings.
     #[command(after_help = init::EXAMPLES)]
     Init(init::Args),
+    /// Write a policy from what another autoscaler is told.
+    #[command(after_help = import::EXAMPLES)]
+    Import(import::Args),
     /// The bundled policies, and retired ones.
     #[command(after_help = policies::EXAMPLES)]
     Policies(policies::Args),
@@ -197,6 +201,7 @@ fn dispatch(cli: &Cli) -> Result<u8, CliError> {
     }
     let exit = match verb {
         Verb::Init(args) => init::run(args)?,
+        Verb::Import(args) => import::run(args)?,
         Verb::Types(args) => types::run(args)?,
         Verb::Completion(args) => completion::run(args)?,
         Verb::Man(args) => man::run(args)?,
@@ -223,7 +228,7 @@ async fn async_verb(verb: &Verb, globals: &Globals, screen: &Screen) -> Result<u
         Verb::Reload(args) => reload::run(args).await?,
         #[cfg(feature = "mesos")]
         Verb::Executor(args) => executor::run(args).await?,
-        Verb::Init(_) | Verb::Types(_) | Verb::Completion(_) | Verb::Man(_) => Exit::Ok,
+        Verb::Init(_) | Verb::Import(_) | Verb::Types(_) | Verb::Completion(_) | Verb::Man(_) => Exit::Ok,
     };
     Ok(exit.code())
 }

@@ -60,6 +60,11 @@ const CONFINED: &[Confined] = &[
         because: "what is durable is `runtime::record`; how it is kept is the store's business alone",
     },
     Confined {
+        names: &["saphyr_parser", "hcl_edit"],
+        to: &["src/import"],
+        because: "what others write is read into a tree in one place, and goes no further",
+    },
+    Confined {
         names: &["rmp_serde", "crc32fast"],
         to: &["src/log"],
         because: "how the decision log is written is its own business",
@@ -137,6 +142,11 @@ const WALLS: &[Wall] = &[
         folder: "src/log",
         may_name: &["core", "log"],
         because: "it records what was decided and calls the deciding function again; who decides is not its business",
+    },
+    Wall {
+        folder: "src/import",
+        may_name: &["import"],
+        because: "text in, text out: an importer knows how policies are written, not what runs them",
     },
     Wall {
         folder: "src/services",

@@ -16,6 +16,8 @@ mod engine;
 mod gocd;
 mod hostile;
 mod http;
+#[cfg(feature = "cli")]
+mod import;
 mod laws;
 #[cfg(all(feature = "cli", feature = "http"))]
 mod live_log;
