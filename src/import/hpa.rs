@@ -9,7 +9,7 @@ use super::policy::Policy;
 use super::report::Report;
 use super::spec::{LOAD, Spec};
 use super::tree::{Node, Section};
-use super::workload::{self, Bounds, Task};
+use super::workload::{self, Bounds, Outside, Task};
 use super::{Backend, Imported, Options, policy_name};
 
 /// How often the controller of Kubernetes looks.
@@ -94,7 +94,7 @@ pub(super) fn build(
     let outside = scaled.outside();
     policy.field(Field::new("interval", Lua::text(interval)));
     workload::workload(&mut policy, task, backend, bounds, Vec::new(), Some(&outside));
-    fakes(&mut spec, backend);
+    fakes(&mut spec, backend, &outside);
     if metrics.is_empty() {
         fixed(&mut policy, &mut spec, bounds);
     } else {
@@ -105,14 +105,10 @@ pub(super) fn build(
     policy.finish(spec)
 }
 
-/// Functions of a spec's `http` that take whatever number of tasks they are told.
-pub(super) const SENT: &str =
-    "  patch = function()\n    return { ok = true }\n  end,\n  post = function()\n    return { ok = true }\n  end,\n";
-
 /// What a spec needs where the tasks are counted over HTTP.
-pub(super) fn fakes(spec: &mut Spec, backend: Backend) {
+pub(super) fn fakes(spec: &mut Spec, backend: Backend, outside: &Outside) {
     if backend == Backend::None {
-        spec.fake("http", &format!("{{\n{SENT}}}"));
+        spec.outside(&outside.fake);
     }
 }
 

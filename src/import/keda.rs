@@ -163,7 +163,7 @@ fn build(
     let interval = settings.polling.min(PERIOD);
     policy.field(Field::new("interval", Lua::text(seconds(interval))));
     workload::workload(&mut policy, task, backend, bounds, Vec::new(), Some(&outside));
-    hpa::fakes(&mut spec, backend);
+    hpa::fakes(&mut spec, backend, &outside);
     if sources.is_empty() {
         hpa::fixed(&mut policy, &mut spec, bounds);
         workload::actuators(&mut policy, backend);

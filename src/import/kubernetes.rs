@@ -4,7 +4,7 @@ use super::error::Problem;
 use super::quantity::positive;
 use super::report::Report;
 use super::tree::{Node, Section, Value};
-use super::workload::{Outside, Task};
+use super::workload::{Outside, OutsideFake, Task};
 use super::{lua, yaml};
 
 /// Kinds that hold a template of pods.
@@ -142,6 +142,12 @@ impl Scaled {
                 "the API; this is where `kubectl proxy` is",
             )],
             code,
+            fake: OutsideFake {
+                verb: "patch",
+                told: "json.decode(request.body).spec.replicas",
+                module: Some("json"),
+                answer: "{ status = { replicas = replicas } }".to_owned(),
+            },
         }
     }
 

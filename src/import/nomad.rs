@@ -12,7 +12,7 @@ use super::report::Report;
 use super::spec::{LOAD, Spec};
 use super::tree::{Node, Section, Value};
 use super::trigger::{self, Rules};
-use super::workload::{self, Bounds, Outside, Task};
+use super::workload::{self, Bounds, Outside, OutsideFake, Task};
 use super::{Backend, Imported, Options, hpa, metric, policy_name, yaml};
 
 use check::Check;
@@ -320,6 +320,12 @@ end
             ("group", group.to_owned(), "its group of tasks"),
         ],
         code: code.to_owned(),
+        fake: OutsideFake {
+            verb: "post",
+            told: "request.json.Count",
+            module: None,
+            answer: format!("{{ TaskGroups = {{ [{}] = {{ Running = replicas }} }} }}", quote(group)),
+        },
     }
 }
 
@@ -335,7 +341,7 @@ fn build(
     let mut spec = Spec::default();
     policy.field(Field::new("interval", Lua::text(seconds(settings.interval))));
     workload::workload(&mut policy, task, backend, bounds, Vec::new(), Some(outside));
-    hpa::fakes(&mut spec, backend);
+    hpa::fakes(&mut spec, backend, outside);
     let usable: Vec<_> = checks.iter().filter(|check| backend != Backend::None || !check.is_of_tasks()).collect();
     for check in checks.iter().filter(|check| backend == Backend::None && check.is_of_tasks()) {
         policy.report.lost(check.about.clone(), 0, "the figures of tasks that others run are not known; query them");

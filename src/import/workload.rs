@@ -91,6 +91,21 @@ pub(super) struct Outside {
     pub(super) params: Vec<(&'static str, String, &'static str)>,
     /// Defines `running()` and `scale(n)`.
     pub(super) code: String,
+    /// How a spec stands in for it.
+    pub(super) fake: OutsideFake,
+}
+
+/// What a spec's `http` says and takes in the place of whoever runs the tasks. Addresses that hold `/scale` are theirs.
+#[derive(Clone, Debug)]
+pub(super) struct OutsideFake {
+    /// The function that sets the number: `patch` or `post`.
+    pub(super) verb: &'static str,
+    /// The number in what that function is given, as code: `request.json.Count`.
+    pub(super) told: &'static str,
+    /// The module that `told` needs.
+    pub(super) module: Option<&'static str>,
+    /// The answer to `get`, as code with `replicas` in it.
+    pub(super) answer: String,
 }
 
 /// How many tasks there may be.

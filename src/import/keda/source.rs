@@ -3,7 +3,6 @@
 use crate::import::Backend;
 use crate::import::cron::{self, WITHIN};
 use crate::import::error::Problem;
-use crate::import::hpa;
 use crate::import::lua::{Lua, number, quote};
 use crate::import::metric::{self, Figure, Metric, Reading};
 use crate::import::policy::Policy;
@@ -343,14 +342,7 @@ impl Source {
                 let url = policy.param("url", Lua::text(url), "what is asked for the value");
                 policy.shared_code(PICK);
                 spec.local("local value = 0 -- what the sources of the metric say");
-                let (answer, sent) = (answer(path), hpa::SENT);
-                spec.fake(
-                    "http",
-                    &format!(
-                        "{{\n  get = function()\n    return {{\n      json = function()\n        return {answer}\n      end,\n    \
-                         }}\n  end,\n{sent}}}"
-                    ),
-                );
+                spec.answers(&answer(path));
                 let threshold =
                     policy.param("target_value", Lua::Number(worth.threshold), "of the value, for each task");
                 let path = Lua::texts(path.clone()).write(4, 60, 1);
