@@ -7,7 +7,7 @@
 //! Pure: text in, text out; who reads and writes files is the command line. It runs nothing and looks nothing up, so a
 //! name that only a cluster could resolve stays a parameter to be filled in.
 //!
-//! - Invariant: nothing of the input is dropped in silence. Each key is carried over, or is in [`Report::lost`] and as a
+//! - Invariant: nothing of the input is dropped in silence. Each key is carried over, or is in the report and as a
 //!   comment in the policy.
 //! - Invariant: whatever the input, there is no panic, and what is written is a policy that loads.
 //! - Invariant: text of the input reaches the Lua only as a quoted string or a comment, never as code.
