@@ -186,7 +186,8 @@ async fn spool_does_each_job_once_while_workers_are_killed() {
     let command = "until [ -e ../go ]; do sleep 0.05; done; sha256sum <\"$1\"";
     let mut setpoint = Setpoint::run(&scratch, ["spool", "--set", &format!("command={command}")]);
     let ticks = Ticks::of(&mut setpoint).await;
-    setpoint.running("spool", 8).await;
+    wait_until(GENEROUS, "a tick that sees all workers", async || (ticks.most_running("spool") == 8).then_some(()))
+        .await;
     scratch.write("go", "");
 
     let began = Instant::now();

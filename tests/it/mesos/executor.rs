@@ -76,9 +76,9 @@ exec python3 -m http.server --bind 127.0.0.1 --directory {folder} "$PORT_WEB"]==
     let mut setpoint = run(&scratch, &cluster, &[("ours", &ours), ("theirs", &theirs), ("port", &port)]);
 
     setpoint.policy_until("ours", "one whose page is not there is not ready", is_unready).await;
-    let task = task_of(&mut setpoint, "ours").await.unwrap();
     scratch.write("www/ours", "");
     setpoint.running("ours", 1).await;
+    let task = task_of(&mut setpoint, "ours").await.unwrap();
     std::fs::remove_file(folder.join("ours")).unwrap();
     setpoint.policy_until("ours", "one whose page is gone is not ready", is_unready).await;
     scratch.write("www/ours", "");
