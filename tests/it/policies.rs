@@ -31,7 +31,7 @@ use tokio::sync::Mutex;
 use tokio::task::JoinHandle;
 
 use self::catalogue::CATALOGUE;
-use crate::support::{GENEROUS, Redis, Scratch, Setpoint, setting, wait_until};
+use crate::support::{GENEROUS, Redis, Scratch, Setpoint, Ticks, setting, wait_until};
 
 /// The loads of this module run one after the other: they measure, and share a machine.
 static ONE_AT_A_TIME: Mutex<()> = Mutex::const_new(());
@@ -39,55 +39,6 @@ static ONE_AT_A_TIME: Mutex<()> = Mutex::const_new(());
 /// The bundled policy's file.
 fn bundled(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("scripts").join(name).with_extension("lua")
-}
-
-/// Every tick of a running setpoint, as the event stream shows it.
-struct Ticks {
-    seen: Arc<StdMutex<Vec<Value>>>,
-    worker: JoinHandle<()>,
-}
-
-impl Ticks {
-    async fn of(setpoint: &mut Setpoint) -> Self {
-        drop(rustls::crypto::ring::default_provider().install_default());
-        let client = reqwest::Client::builder().no_proxy().read_timeout(GENEROUS).build().unwrap();
-        let mut stream = client.get(setpoint.address().await + "/v1/events").send().await.unwrap();
-        let seen = Arc::new(StdMutex::new(Vec::new()));
-        let log = Arc::clone(&seen);
-        let worker = tokio::spawn(async move {
-            let mut text = Vec::new();
-            // The end of the stream is the end of the run.
-            while let Ok(Some(chunk)) = stream.chunk().await {
-                text.extend_from_slice(&chunk);
-                while let Some(end) = text.windows(2).position(|pair| pair == b"\n\n") {
-                    let event: Vec<u8> = text.drain(..end + 2).collect();
-                    let event = String::from_utf8(event).unwrap();
-                    let field = |name| event.lines().find_map(|line| line.strip_prefix(name)).map(str::trim);
-                    if field("event:") == Some("tick") {
-                        let tick = serde_json::from_str(field("data:").unwrap()).unwrap();
-                        log.lock().unwrap_or_else(PoisonError::into_inner).push(tick);
-                    }
-                }
-            }
-        });
-        Self { seen, worker }
-    }
-
-    /// All so far of one policy.
-    fn all(&self, policy: &str) -> Vec<Value> {
-        let seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
-        seen.iter().filter(|tick| tick["name"] == policy).cloned().collect()
-    }
-
-    fn most_running(&self, policy: &str) -> u64 {
-        self.all(policy).iter().filter_map(|tick| tick["tasks"]["running"].as_u64()).max().unwrap_or_default()
-    }
-}
-
-impl Drop for Ticks {
-    fn drop(&mut self) {
-        self.worker.abort();
-    }
 }
 
 /// Sample and setpoint of the ticks that had both.

@@ -78,7 +78,6 @@ fn one(node: Node, path: &str, backend: Backend, report: &mut Report) -> Result<
     let mut section = Section::new(node, path)?;
     let kind = section.needed("type", "a trigger's type")?;
     section.take("name");
-    section.take("useCachedMetrics");
     let metric_type = section.text("metricType")?;
     if let Some(node) = section.take("authenticationRef") {
         report.lost_value(&section.at("authenticationRef"), &node, "give the policy a secret of setpoint.toml instead");
@@ -189,7 +188,6 @@ fn redis(metadata: &mut Section, each: bool, report: &mut Report) -> Result<Sour
             "connections to Redis are plain",
         );
     }
-    metadata.take("unsafeSsl");
     let worth = worth(metadata, ("listLength", "activationListLength"), Some(5.0), each)?;
     Ok(Source::Redis { url: format!("redis://{address}/{database}"), list, user, secret, worth })
 }
