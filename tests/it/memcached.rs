@@ -262,10 +262,12 @@ async fn a_cache_on_a_swarm_of_two_nodes_grows_loses_one_and_goes() {
 async fn a_cache_on_mesos_grows_loses_one_and_goes() {
     let Some(engine) = OwnEngine::start_new(EngineOptions::default()) else { return };
     let Some(image) = engine.docker().image("memcached") else { return };
-    let Some(cluster) = Cluster::start_new(ClusterSpec::default()).await else { return };
+    let spec = ClusterSpec::default().agent("MESOS_HOSTNAME", "127.0.0.1");
+    let Some(cluster) = Cluster::start_new(spec).await else { return };
     let scratch = Scratch::new();
     let docker = engine.docker().clone();
-    let settings = format!("[mesos]\nmaster = \"{}\"\n[mesos.executor]\ndocker_host = \"{}\"\n", cluster.list(), docker.host());
+    let settings =
+        format!("[mesos]\nmaster = \"{}\"\n[mesos.executor]\ndocker_host = \"{}\"\n", cluster.list(), docker.host());
     let mut cache = Cache::start_with(&scratch, &image, "mesos", &settings, &["executor=setpoint"]).await;
     grows(&cache).await;
     is_throttled(&mut cache).await;

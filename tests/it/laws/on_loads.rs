@@ -1,5 +1,7 @@
 //! The bench `laws_on_loads` in small: two days of a ragged load made up here, and of a recorded one where there is data.
 
+use std::time::Duration;
+
 use setpoint::core::policy::{Control, HPA_TOLERANCE, LawSpec, Tuning};
 
 #[path = "../../../benches/support/loads.rs"]
@@ -64,4 +66,22 @@ fn adaptive_takes_half_of_the_hpas_excess() {
             assert!(ours.changes <= theirs.changes, "{name}, ≤ {limit} min");
         }
     }
+}
+
+/// Mornings that come at once: with a season the tasks are there from the third day on, and at no time fewer than without.
+#[test]
+fn a_season_has_tasks_ready_for_the_morning() {
+    let day = |second: usize| if (8 * 3600..18 * 3600).contains(&(second % 86_400)) { 3000.0 } else { 400.0 };
+    let load: Vec<f64> = (0..4 * 86_400).map(day).collect();
+    let run = |season: Option<Duration>, days: usize| {
+        let control = Control::new(LawSpec::Adaptive(Tuning { per_task: 1.0, season }));
+        PLANT.run(&load[..days * 86_400], &control, 5, 0.8)
+    };
+    let season = Some(Duration::from_secs(86_400));
+    let (without, with) = (run(None, 4), run(season, 4));
+    println!("four days: without a season {without:?}, with one {with:?}");
+    // The first two days teach it: the first one need not be whole.
+    let learnt = run(season, 2);
+    assert!(with.over <= learnt.over + 0.1 && without.over >= learnt.over * 1.5, "{learnt:?}");
+    assert!(without.hours <= with.hours && with.hours <= without.hours * 1.1, "{without:?} {with:?}");
 }

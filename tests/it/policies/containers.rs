@@ -3,10 +3,10 @@
 //! Machines that run tests are shared, and what a request costs there changes from one second to the next. So each
 //! container is to have 8 percent of a core, which a busy machine still gives, and the load is none or far more than
 //! one container may have. With `SETPOINT_CPU_TARGET` the containers are to have so many percent, from a load that takes
-//! just that much: `tests/campaign policies` asks for 50, and wants a quiet machine.
+//! just that much: `tests/campaign cpu` asks for 50, one test at a time, and wants a quiet machine.
 
 use std::sync::Mutex as StdMutex;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use setpoint::container::{Address, Engine, EngineConfig};
 
@@ -63,11 +63,14 @@ impl Load {
         let (all, each, client) = (Arc::clone(&servers), Arc::clone(&rate), client());
         let worker = tokio::spawn(async move {
             let (mut next, room) = (0_usize, Arc::new(tokio::sync::Semaphore::new(8)));
+            let mut due = tokio::time::Instant::now();
             loop {
                 let rate = each.load(Ordering::Relaxed);
                 let pause =
                     if rate == 0 { Duration::from_millis(50) } else { Duration::from_secs_f64(1e3 / rate as f64) };
-                tokio::time::sleep(pause).await;
+                // What a sleep takes too long does not lower the rate; what was missed for longer is left out.
+                due = (due + pause).max(tokio::time::Instant::now() - Duration::from_millis(200));
+                tokio::time::sleep_until(due).await;
                 let port = {
                     let all = all.lock().unwrap_or_else(PoisonError::into_inner);
                     if rate == 0 || all.is_empty() { None } else { Some(all[next % all.len()]) }
@@ -91,6 +94,14 @@ impl Load {
 
     pub(super) fn set_rate(&self, per_second: f64) {
         self.rate.store((per_second * 1e3) as u64, Ordering::Relaxed);
+    }
+
+    /// Brings the rate nearer to one whose requests take `wanted` percent of a core, now that they take `used`. What a request
+    /// costs changes with all else that the machine does, the other servers first of all.
+    fn steer(&self, wanted: f64, used: f64) {
+        let rate = self.rate.load(Ordering::Relaxed) as f64;
+        let factor = (wanted / used.max(1.0)).clamp(0.5, 2.0).powf(0.3);
+        self.rate.store((rate * factor).clamp(1e3, 1e6) as u64, Ordering::Relaxed);
     }
 }
 
@@ -126,7 +137,7 @@ async fn ports(setpoint: &mut Setpoint, policy: &str, name: &str) -> Vec<u16> {
 }
 
 /// Waits until `count` tasks run and, if it has to be [`exact`], the samples of some ticks in a row are near the target on
-/// average. Meanwhile the load goes to all that run.
+/// average. Meanwhile the load goes to all that run, and all together is what `count` and the others are to have.
 pub(super) async fn held(
     setpoint: &mut Setpoint,
     load: &Load,
@@ -140,11 +151,11 @@ pub(super) async fn held(
     const TOLERANCE: f64 = 0.2;
     let mut samples = VecDeque::new();
     let mut last_tick = 0;
-    let seen = AtomicUsize::new(0);
     wait_until(PATIENCE, &format!("`{policy}` holds {} % with {count} tasks", target()), async || {
         let mut servers = ports(setpoint, policy, port).await;
         let own = servers.len();
         servers.extend(others);
+        let all = servers.len();
         load.set_servers(servers);
         let state = setpoint.policy(policy).await?;
         let tick = state["ticks"].as_u64()?;
@@ -152,7 +163,9 @@ pub(super) async fn held(
             return None;
         }
         last_tick = tick;
-        seen.fetch_add(1, Ordering::Relaxed);
+        if let (true, Some(value)) = (exact(), state["sample"]["value"].as_f64()) {
+            load.steer(target() * (count + others.len()) as f64, value * all as f64);
+        }
         match (own == count, state["sample"]["value"].as_f64()) {
             (true, Some(value)) => samples.push_back(value),
             _ => samples.clear(),

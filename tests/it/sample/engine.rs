@@ -20,7 +20,13 @@ const KINDS: &[(&str, usize, &[&str], &str)] = &[
     ("idle", 4, &["--memory", "64m"], "sleep 3600"),
     ("half", 1, &["--cpus", "0.5", "--memory", "64m"], BUSY),
     ("one-and-a-half", 1, &["--cpus", "1.5"], "(while :; do :; done) & (while :; do :; done) & wait"),
-    ("heap", 3, &["--memory", "64m"], "x=$(yes abcdefg | head -c 20000000); touch /tmp/ready; sleep 3600"),
+    // The last command keeps in its own memory what it would print at the end.
+    (
+        "heap",
+        3,
+        &["--memory", "64m"],
+        "(head -c 20000000 /dev/zero; touch /tmp/ready; exec sleep 3600) | tail -c 20000000 >/dev/null",
+    ),
     (
         "tmpfs",
         3,
@@ -169,6 +175,9 @@ async fn figures_are_those_of_docker_stats() {
         );
     }
     assert_eq!(best.len(), running.len());
+    for kind in ["heap", "tmpfs", "page-cache"] {
+        assert!(20_000_000 < shown[kind].2, "{kind} holds its 20 MB: {:?}", shown[kind]);
+    }
     for (id, (cpu, memory)) in &best {
         assert!(*cpu <= 2.0, "{}: {cpu} points apart", kinds[*id]);
         assert!(*memory <= 0.01, "{}: memory is {} % apart", kinds[*id], memory * 100.0);

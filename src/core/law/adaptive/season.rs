@@ -53,9 +53,10 @@ impl Season {
 
     /// The highest load that the profile has from `now` until `span` later; 0 where it does not know.
     pub(super) fn ahead(&self, now: Timestamp, span: Duration) -> f64 {
-        let ((_, from), (_, to)) = (self.place(now), self.place(now + span));
-        let of = |slot: usize| self.profile.get(slot).copied().unwrap_or(0.0);
-        self.level * of(from).max(of(to))
+        let ((first, from), (last, to)) = (self.place(now), self.place(now + span));
+        let further = last.saturating_sub(first) as usize * SLOTS + to - from;
+        let slots = self.profile.iter().cycle().skip(from).take(further.min(SLOTS - 1) + 1);
+        self.level * slots.fold(0.0, |most, slot| slot.max(most))
     }
 
     fn place(&self, at: Timestamp) -> (u64, usize) {
