@@ -46,7 +46,8 @@ pub struct Capabilities {
     pub task_env: bool,
     /// It samples CPU and memory.
     pub stats: bool,
-    /// It may accept a launch and not place it (offers); such launches lapse at the policy's next tick.
+    /// It may accept a launch and not place it (offers); such launches lapse at the policy's next tick
+    /// (replacements of lost tasks stay wanted).
     pub queues: bool,
 }
 

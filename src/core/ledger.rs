@@ -396,7 +396,8 @@ impl Ledger {
         self.state.backoff_until.filter(|until| now < *until).map(|until| until.since(now))
     }
 
-    /// Tasks that were asked for before `now` and not placed: to be withdrawn (rule 3 of the semantics).
+    /// Tasks that were asked for before `now` and not placed: to be withdrawn (rule 3 of the semantics). Replacements are
+    /// not among them: they stay wanted until a decision lowers the number.
     #[must_use]
     pub fn lapsed(&self, now: Timestamp) -> Vec<TaskId> {
         if self.tally.asked + self.tally.helpers == 0 {
@@ -404,7 +405,7 @@ impl Ledger {
         }
         self.tasks
             .values()
-            .filter(|task| task.state == TaskState::Asked && task.asked < now)
+            .filter(|task| task.state == TaskState::Asked && task.asked < now && task.by != By::Replacement)
             .map(|task| task.id.clone())
             .collect()
     }

@@ -150,7 +150,10 @@ fn fill(server: &str, round: u32, value: &[u8]) -> std::io::Result<()> {
         let head = format!("set key:{round}:{n} 0 0 {}\r\n", value.len());
         stream.write_all(&[head.as_bytes(), value, b"\r\n"].concat())?;
         let mut answer = String::new();
-        answers.read_line(&mut answer)?;
+        // The engine takes connections before the server does.
+        if answers.read_line(&mut answer)? == 0 {
+            return Err(std::io::ErrorKind::UnexpectedEof.into());
+        }
         assert_eq!(answer, "STORED\r\n");
     }
     Ok(())

@@ -207,6 +207,10 @@ fn only_what_was_asked_before_and_not_placed_lapses() {
     to(&mut ledger, "b", TaskState::Staging, at(1), &rules);
     ask(&mut ledger, "c", By::Law, at(2));
     assert_eq!(ledger.lapsed(at(2)), [id("a")]);
+    // What is to take a lost task's place is not a decision that the next one makes anew.
+    let mut ledger = Ledger::default();
+    ask(&mut ledger, "again", By::Replacement, at(1));
+    assert_eq!(ledger.lapsed(at(100)), []);
 }
 
 #[test]

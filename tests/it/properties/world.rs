@@ -237,7 +237,7 @@ impl World {
         }
     }
 
-    /// Rule 3: a launch that was not placed by the next tick lapses.
+    /// Rule 3: a launch that was not placed by the next tick lapses, if it does not take a lost task's place.
     fn withdraw(&mut self) {
         if !self.queues {
             return;
@@ -248,7 +248,12 @@ impl World {
             self.units.retain(|unit| unit.id != id);
             self.refused += 1;
         }
-        assert!(self.ledger.tasks().all(|task| task.state != TaskState::Asked || task.asked == self.now), "rule 3");
+        let stays = |task: &Task| task.asked == self.now || task.by == By::Replacement;
+        assert!(self.ledger.tasks().all(|task| task.state != TaskState::Asked || stays(task)), "rule 3");
+        let replacements = |task: &&Unit| task.state == TaskState::Asked && task.by == By::Replacement && !task.told;
+        let asked = self.units.iter().filter(replacements).count();
+        let known = self.ledger.tasks().filter(|task| task.state == TaskState::Asked && !task.killed);
+        assert_eq!(known.filter(|task| task.by == By::Replacement).count(), asked, "rule 3: replacements stay wanted");
     }
 
     fn replace(&mut self) {
