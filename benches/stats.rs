@@ -58,9 +58,13 @@ fn main() -> Outcome<()> {
 
     let mut command = Command::new("docker");
     command.args(["stats", "--format", "{{.CPUPerc}}"]).args(&fleet.containers);
-    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-    let theirs = Running::start(command)?;
+    let words = folder.path().join("words");
+    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(fs::File::create(&words)?);
+    let mut theirs = Running::start(command)?;
     let cost = measure(Some(&theirs), time);
+    if let Some(status) = theirs.0.try_wait()? {
+        return Err(format!("`docker stats` ended ({status}): {}", fs::read_to_string(&words)?.trim()).into());
+    }
     drop(theirs);
     cost.print("docker stats", &idle);
     println!("load averages {}", load());

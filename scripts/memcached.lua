@@ -1,6 +1,7 @@
 -- memcached.lua: a group of memcached servers that grows as they fill up.
 --   setpoint run memcached --set image=memcached:1.6 --set max=8
 --   setpoint run memcached --set backend=swarm --set image=memcached:1.6 --set memory=1024 --set scale_in=500
+--   setpoint run memcached --set backend=mesos --set image=memcached:1.6 --set executor=setpoint
 --
 -- One server more, at most one in `throttle`, when on average they use more than `memory_high` percent of their memory
 -- or more than `cpu_high` percent of a core: a cache that grows too fast loses its contents to the consistent hash.
@@ -14,7 +15,8 @@ local memcached = require("setpoint.memcached")
 local time = require("setpoint.time")
 
 local p = require("setpoint.params")({
-  backend = "docker", -- docker, swarm or local
+  backend = "docker", -- docker, swarm, mesos or local
+  executor = "", -- on Mesos: "setpoint", or empty for the cluster's own
   image = "memcached:1.6",
   memory = 64, -- MiB of one server, of which its items get nine tenths
   cpus = 1, -- cores that one server may use
@@ -89,6 +91,7 @@ return {
     backend = p.backend,
     image = p.backend ~= "local" and p.image or nil,
     command = command,
+    executor = p.executor ~= "" and p.executor or nil,
     ports = { memcached = 11211 },
     memory = p.memory .. "MiB",
     cpus = p.cpus,

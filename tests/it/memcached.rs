@@ -1,5 +1,5 @@
-//! `memcached.lua` on genuine memcached: on an engine of the test's own, and on a Swarm of two nodes. And A12 of what it
-//! replaces.
+//! `memcached.lua` on genuine memcached: on an engine of the test's own, on a Swarm of two nodes, and on the agents of a
+//! Mesos cluster. And A12 of what it replaces.
 
 mod a12;
 
@@ -14,6 +14,8 @@ use std::time::{Duration, Instant, SystemTime};
 
 use serde_json::Value;
 
+#[cfg(feature = "mesos")]
+use crate::support::{Cluster, ClusterSpec};
 use crate::support::{Docker, EngineOptions, GENEROUS, OwnEngine, Scratch, Setpoint, Swarm, client, wait_until};
 
 /// Between two launches, in these tests.
@@ -37,6 +39,10 @@ struct Cache {
 
 impl Cache {
     async fn start(scratch: &Scratch, image: &str, backend: &str, settings: &str) -> Self {
+        Self::start_with(scratch, image, backend, settings, &[]).await
+    }
+
+    async fn start_with(scratch: &Scratch, image: &str, backend: &str, settings: &str, more: &[&str]) -> Self {
         let settings = format!("{settings}\n[services]\nlisten = \"127.0.0.1:0\"\n");
         std::fs::write(scratch.path("setpoint.toml"), settings).unwrap();
         let set = [
@@ -50,7 +56,8 @@ impl Cache {
         ];
         let mut arguments = vec!["memcached".to_owned(), "--state-dir".to_owned(), "state".to_owned()];
         arguments.push("--stop-tasks".to_owned());
-        arguments.extend(set.into_iter().flat_map(|set| ["--set".to_owned(), set]));
+        let more = more.iter().map(|set| (*set).to_owned());
+        arguments.extend(set.into_iter().chain(more).flat_map(|set| ["--set".to_owned(), set]));
         let setpoint = Setpoint::run(scratch, arguments);
         let list = wait_until(GENEROUS, "the old listener", async || {
             let log = setpoint.stderr();
@@ -181,12 +188,12 @@ async fn is_throttled(cache: &mut Cache) {
     }
 }
 
-/// A container that is killed by hand leaves the list, and its place is taken.
-async fn loses_one(cache: &mut Cache, kill: impl FnOnce(&str)) {
+/// A container that is killed by hand leaves the list, and its place is taken. `kill` is told the task's id and container.
+async fn loses_one(cache: &mut Cache, kill: impl FnOnce(&str, &str)) {
     let before = cache.running().await;
     let (lost, container) = before[&1].clone();
     assert!(cache.listed().await.contains_key(&lost));
-    kill(&container);
+    kill(&lost, &container);
     let killed = Instant::now();
     wait_until(GENEROUS, "the dead to leave the list", async || {
         (!cache.listed().await.contains_key(&lost)).then_some(())
@@ -215,7 +222,7 @@ async fn a_cache_on_docker_grows_loses_one_and_goes() {
     grows(&cache).await;
     is_throttled(&mut cache).await;
     let docker = engine.docker().clone();
-    loses_one(&mut cache, |container| drop(docker.run(&["kill", container]))).await;
+    loses_one(&mut cache, |_, container| drop(docker.run(&["kill", container]))).await;
     let (_, services) = cache.setpoint.get("/v1/services?format=mcrouter").await;
     assert_eq!(services["pools"]["memcached"]["servers"].as_array().unwrap().len(), 3, "{services}");
     assert!(cache.setpoint.stop().await.success());
@@ -236,7 +243,7 @@ async fn a_cache_on_a_swarm_of_two_nodes_grows_loses_one_and_goes() {
     is_throttled(&mut cache).await;
     let on_nodes: Vec<usize> = swarm.nodes().iter().map(|node| containers(&node.docker).len()).collect();
     assert!(on_nodes.iter().all(|n| 0 < *n), "both nodes have servers: {on_nodes:?}");
-    loses_one(&mut cache, |container| {
+    loses_one(&mut cache, |_, container| {
         let there = swarm.nodes().into_iter().any(|node| node.docker.try_run(&["kill", container]).is_some());
         assert!(there, "no node has the container {container}");
     })
@@ -247,4 +254,27 @@ async fn a_cache_on_a_swarm_of_two_nodes_grows_loses_one_and_goes() {
         let left = node.docker.run(&["ps", "--quiet", "--filter", "label=setpoint.policy=memcached"]);
         assert_eq!(left, "", "nothing is left running on {}", node.address);
     }
+}
+
+/// The containers of our executor, on ports of the agents' offers.
+#[cfg(feature = "mesos")]
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cache_on_mesos_grows_loses_one_and_goes() {
+    let Some(engine) = OwnEngine::start_new(EngineOptions::default()) else { return };
+    let Some(image) = engine.docker().image("memcached") else { return };
+    let Some(cluster) = Cluster::start_new(ClusterSpec::default()).await else { return };
+    let scratch = Scratch::new();
+    let docker = engine.docker().clone();
+    let settings = format!("[mesos]\nmaster = \"{}\"\n[mesos.executor]\ndocker_host = \"{}\"\n", cluster.list(), docker.host());
+    let mut cache = Cache::start_with(&scratch, &image, "mesos", &settings, &["executor=setpoint"]).await;
+    grows(&cache).await;
+    is_throttled(&mut cache).await;
+    loses_one(&mut cache, |id, _| {
+        let found = docker.containers(&format!("setpoint.task={id}"));
+        assert_eq!(found.len(), 1, "{id}: {found:?}");
+        docker.run(&["kill", &found[0]]);
+    })
+    .await;
+    assert!(cache.setpoint.stop().await.success());
+    wait_until(GENEROUS, "no container is left", async || containers(&docker).is_empty().then_some(())).await;
 }

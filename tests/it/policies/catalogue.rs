@@ -64,7 +64,7 @@ pub(super) const CATALOGUE: &[Entry] = &[
     },
     Entry {
         name: "memcached",
-        backends: &["docker", "swarm", "local"],
+        backends: &["docker", "swarm", "mesos", "local"],
         loads: [
             "--load ramp --low 20 --high 300 --period 50m --rate-per-task 64",
             "--load square --low 20 --high 200 --period 30m --rate-per-task 64",
