@@ -171,7 +171,7 @@ async fn load(
             .direct()
             .ok_or_else(|| CliError::new(Exit::Bug, format!("the functions of `{name}` cannot be called directly")))?;
         let functions = functions.with_own_metric(world.own_metric());
-        Ok((name, Script { spec: policy.spec, functions }))
+        Ok::<_, CliError>((name, Script { spec: policy.spec, functions }))
     });
     ready.collect()
 }

@@ -169,7 +169,7 @@ fn fakes_of_a_spec_stand_in_for_what_is_outside() {
     let made_up = asking().replace("target = 30", "target = 30, simulate = { metric = function() return 30 end }");
     scratch.write("made-up/web.lua", &made_up);
     let still = run(simulate(&["made-up/web.lua", "--fakes", "web_test.lua"]));
-    assert_eq!((&still["changes"], &still["error"]), (&0.into(), &Value::Null), "{still}");
+    assert!(still["error"].is_null() && still["changes"] != inside["changes"], "{still}");
     assert_eq!(run(simulate(&["made-up/web.lua", "--fakes", "web_test.lua", "--own-metric"])), inside);
     // `tune` takes them as well.
     let vary = ["--vary", "tolerance=1..5", "--tries", "2", "--json"];
@@ -254,7 +254,7 @@ fn fakes_that_are_none_are_told() {
         ("fakes({ http = {} }) fakes({ redis = {} })", "the file has given its fakes already"),
         ("fakes(function(world) return world.treace end)", "did you mean `trace`?"),
         ("fakes(function(world) world.trace = 3 end)", "the world is read-only"),
-        ("fakes({ ", "expected"),
+        ("fakes({ ", "xpected"),
     ] {
         scratch.write("web_test.lua", text);
         let (code, stdout, stderr) = out(&scratch, &simulate);
