@@ -2,8 +2,9 @@
 //! change of threads would cost more than the call.
 //!
 //! What a script may do is the same as elsewhere, but for this: every function that would reach outside raises
-//! `unavailable in simulate` unless a spec's fake stands before it, effects are recorded and not sent, and the limit of CPU time is one of wall time, so
-//! generous that only a runaway script meets it (a run must not depend on how busy the machine is).
+//! `unavailable in simulate` unless a spec's fake stands before it, effects are recorded and not sent, and the limit of
+//! CPU time is one of wall time, so generous that only a runaway script meets it (a run must not depend on how busy the
+//! machine is).
 
 use std::sync::atomic::AtomicUsize;
 use std::sync::{Arc, PoisonError};

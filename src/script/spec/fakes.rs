@@ -1,6 +1,6 @@
 //! The fakes of a spec for a policy that is simulated: both live in one VM, each file in an environment of its own.
 
-use std::path::Path;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use mlua::{Table, Value};
@@ -22,7 +22,7 @@ use super::load::scope;
 use super::run::{Described, describe};
 use super::{Fakes, SPEC_SUFFIX};
 
-/// How the spec is named where it loads no policy.
+/// What is said of a file without any.
 const WANTED: &str = "gives no fakes: expected `fakes { redis = { … } }`, or `fakes(function(world) return { … } end)`";
 
 /// An environment for the policy in which the spec's fakes stand before the host's modules. Only under the VM's turn, and
@@ -72,7 +72,7 @@ fn modules(spec: &Arc<Vm>, source: &Arc<str>, state: &Shared) -> Result<Option<T
 }
 
 /// Does something while files are looked for in another folder.
-fn in_folder<R>(vm: &Vm, folder: std::path::PathBuf, work: impl FnOnce() -> R) -> R {
+fn in_folder<R>(vm: &Vm, folder: PathBuf, work: impl FnOnce() -> R) -> R {
     let files = vm.lua.set_app_data(Files::new(folder.clone(), Reads::default()));
     let dir = vm.lua.set_app_data(ScriptDir(folder));
     let done = work();

@@ -133,12 +133,12 @@ async fn every_bundled_policy_is_simulated_on_two_loads() {
     let spec = bundled("labelled").with_file_name("labelled_test.lua").display().to_string();
     for entry in CATALOGUE {
         // A fleet's rows are those of the containers and services that its spec makes up.
-        let (fakes, rows): (&[&str], _) = match entry.name {
-            "labelled" => (&["--fakes", &spec], &["labelled/web", "labelled/cache", "labelled/api"][..]),
-            name => (&[], &[name][..]),
+        let (fakes, rows) = match entry.name {
+            "labelled" => (vec!["--fakes", &spec], vec!["labelled/web", "labelled/cache", "labelled/api"]),
+            name => (Vec::new(), vec![name]),
         };
         for load in entry.loads {
-            let arguments = ["simulate", entry.name, "--json", "--seed", "7"].iter().chain(fakes).copied();
+            let arguments = ["simulate", entry.name, "--json", "--seed", "7"].iter().chain(&fakes).copied();
             let done = Setpoint::output(&scratch, arguments.chain(load.split_whitespace())).await;
             assert_eq!(done.code, Some(0), "{} {load}: {}", entry.name, done.stderr);
             let told: Value = serde_json::from_str(&done.stdout).unwrap();
