@@ -138,8 +138,9 @@ async fn every_bundled_policy_is_simulated_on_two_loads() {
             name => (Vec::new(), vec![name]),
         };
         for load in entry.loads {
-            let arguments = ["simulate", entry.name, "--json", "--seed", "7"].iter().chain(&fakes).copied();
-            let done = Setpoint::output(&scratch, arguments.chain(load.split_whitespace())).await;
+            let arguments = ["simulate", entry.name, "--json", "--seed", "7"];
+            let arguments = arguments.into_iter().chain(fakes.iter().copied()).chain(load.split_whitespace());
+            let done = Setpoint::output(&scratch, arguments).await;
             assert_eq!(done.code, Some(0), "{} {load}: {}", entry.name, done.stderr);
             let told: Value = serde_json::from_str(&done.stdout).unwrap();
             let reports = told["runs"].as_array().cloned().unwrap_or_else(|| vec![told]);
