@@ -292,7 +292,7 @@ local collecting = true
 
 local function collect(what)
   if not collecting then
-    error(what .. ": this belongs where the spec is loaded, not within `it`", 3)
+    error(what .. ": expected while the spec is loaded, not within `it`", 3)
   end
 end
 
