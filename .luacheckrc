@@ -6,5 +6,7 @@ max_line_length = 120
 exclude_files = { "scripts/types" }
 -- Specs see these, too.
 files["**/*_test.lua"] = {
-  read_globals = { "after_each", "before_each", "describe", "expect", "for_all", "gen", "it", "load_policy", "skip" },
+  read_globals = {
+    "after_each", "before_each", "describe", "expect", "fakes", "for_all", "gen", "it", "load_policy", "skip",
+  },
 }

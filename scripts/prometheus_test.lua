@@ -1,29 +1,30 @@
 -- prometheus_test.lua: a task for each share of a load, an average held, and nothing without a sample.
 
 describe("prometheus", function()
+  -- What the server says: the spec's own value here, the load under `setpoint simulate --fakes`.
   local value, asked
 
-  local function load(params, start)
-    return load_policy({
-      params = params,
-      start = start,
-      fakes = {
-        prometheus = {
-          query = function(url, query, options)
-            asked = { url = url, query = query, options = options }
-            if value == "down" then
-              error("connection refused")
-            end
-            return value
-          end,
-        },
-        secret = {
-          get = function(name)
-            return "secret " .. name
-          end,
-        },
+  fakes(function(world)
+    return {
+      prometheus = {
+        query = function(url, query, options)
+          asked = { url = url, query = query, options = options }
+          if value == "down" then
+            error("connection refused")
+          end
+          return value or world.trace
+        end,
       },
-    })
+      secret = {
+        get = function(name)
+          return "secret " .. name
+        end,
+      },
+    }
+  end)
+
+  local function load(params, start)
+    return load_policy({ params = params, start = start })
   end
 
   it("has a task for each share of the load", function()

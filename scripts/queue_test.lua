@@ -1,45 +1,52 @@
 -- queue_test.lua: a consumer for every few jobs, none for an empty list.
 
 describe("queue", function()
-  local waiting, in_hand, url
+  -- What waits and what is in hand: the spec's own here, the plant's under `setpoint simulate --fakes`.
+  local list, url
+  local asked = {}
 
-  local function load(options)
-    options = options or {}
-    options.fakes = {
+  fakes(function(world)
+    return {
       redis = {
         connect = function(address)
           url = address
           return {
-            llen = function(_, list)
-              expect(list).to_equal("mails")
-              return waiting
+            llen = function(_, key)
+              asked.list = key
+              return world.queue
             end,
-            hlen = function(_, hash)
-              expect(hash).to_equal("mails:work")
-              return in_hand
+            hlen = function(_, key)
+              asked.hash = key
+              return world.served
             end,
           }
         end,
       },
     }
+  end)
+
+  local function load(options)
+    options = options or {}
+    options.world = list
     options.params = options.params or {}
     options.params.list = "mails"
     return load_policy(options)
   end
 
   before_each(function()
-    waiting, in_hand = 0, 0
+    list = { queue = 0, served = 0 }
   end)
 
   it("launches what the backlog is worth and comes down when it is gone", function()
     local policy = load()
-    waiting = 23
+    list.queue = 23
     expect(policy:tick()).to_launch(5)
+    expect(asked).to_equal({ list = "mails", hash = "mails:work" })
     expect(url).to_equal("redis://127.0.0.1:6379")
-    waiting, in_hand = 0, 5
+    list.queue, list.served = 0, 5
     policy:advance("3s")
     expect(policy:running()).to_equal(1)
-    in_hand = 0
+    list.served = 0
     policy:advance("3s")
     expect(policy:running()).to_equal(0)
     expect(policy:timeline()).to_match_golden("a backlog")
@@ -47,7 +54,7 @@ describe("queue", function()
 
   it("keeps one while a job is in hand", function()
     local policy = load({ start = 1 })
-    in_hand = 1
+    list.served = 1
     for _, decision in ipairs(policy:advance("10s")) do
       expect(decision).to_hold()
     end
@@ -55,9 +62,9 @@ describe("queue", function()
 
   it("holds through an outage of Redis", function()
     local policy = load({ params = { url = "redis://queue:6379" } })
-    waiting = 12
+    list.queue = 12
     policy:tick()
-    waiting = nil
+    list.queue = nil
     for _, decision in ipairs(policy:advance("30s")) do
       expect(decision.sample_kind).to_equal("error")
       expect(decision).to_hold()
@@ -73,7 +80,7 @@ describe("queue", function()
     for_all({ backlog = gen.trace({ max = 400 }), max = gen.integer({ min = 1, max = 40 }) }, function(input)
       local policy = load({ params = { max = input.max } })
       for _, jobs in ipairs(input.backlog) do
-        waiting = jobs
+        list.queue = jobs
         policy:tick()
         expect(policy:running()).to_be_at_most(input.max)
         expect(policy:running()).to_be_at_least(jobs > 0 and 1 or 0)

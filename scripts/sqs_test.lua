@@ -1,29 +1,32 @@
 -- sqs_test.lua: a consumer for every few messages, none for an empty queue, all kept while SQS refuses.
 
 describe("sqs", function()
+  -- What the queue holds: the spec's own here, the plant's under `setpoint simulate --fakes`.
   local depth, asked
 
-  local function load(params, start)
-    return load_policy({
-      params = params,
-      start = start,
-      fakes = {
-        sqs = {
-          depth = function(url, options)
-            asked = { url = url, options = options }
-            if depth == nil then
-              error("expected status 403, got 403: InvalidClientTokenId")
-            end
-            return depth
-          end,
-        },
-        secret = {
-          get = function(name)
-            return "secret " .. name
-          end,
-        },
+  fakes(function(world)
+    return {
+      sqs = {
+        depth = function(url, options)
+          asked = { url = url, options = options }
+          if world.queue then
+            return { visible = world.queue, in_flight = world.served, delayed = 0 }
+          elseif depth == nil then
+            error("expected status 403, got 403: InvalidClientTokenId")
+          end
+          return depth
+        end,
       },
-    })
+      secret = {
+        get = function(name)
+          return "secret " .. name
+        end,
+      },
+    }
+  end)
+
+  local function load(params, start)
+    return load_policy({ params = params, start = start })
   end
 
   before_each(function()

@@ -341,13 +341,23 @@ function setpoint.params(defaults) end
 ---@class (exact) setpoint.Spec.Options
 ---@field name? string The policy beside the spec, `"lib.queue"` for one below; the spec's own unless given.
 ---@field params? table<string, boolean|number|string>
----@field fakes? table<string, table> Tables in the place of modules: `{ redis = { connect = … } }`.
+---@field fakes? table<string, table> Tables in the place of modules, `{ redis = { connect = … } }`; before the file's own.
+---@field world? table What the function that `fakes` was given gets here, such as `{ queue = 7 }`; `{}` unless given.
 ---@field row? string Which row of a fleet, as its own `discover` finds it with the fakes; the first unless given.
 ---@field start? integer Tasks that run at the start; 0 unless given.
 ---@field startup? string From asked to running; at once unless given.
 ---@field stop? string From told to end to gone; at once unless given.
 ---@field now? string|number Wall time at the start: `"2026-03-01T08:00:00Z"`, or seconds since 1970.
 ---@field task? setpoint.Spec.Figures|fun(task: setpoint.Spec.Task): setpoint.Spec.Figures? What tasks show.
+
+---The made-up world that fakes see under `setpoint simulate --fakes`. Its fields are nil before the first tick.
+---@class (exact) setpoint.Spec.World
+---@field now? number Virtual time, in seconds since 1970.
+---@field trace? number The load.
+---@field running? integer Tasks that run.
+---@field queue? number Requests that wait.
+---@field served? number Requests that were served in the last second.
+---@field lost? number Requests that were lost in the last second.
 
 ---What a tick may be told. What is given takes the place of what the policy's functions give.
 ---@class (exact) setpoint.Spec.Tick
@@ -527,6 +537,11 @@ function after_each(body) end
 ---@param value any
 ---@return setpoint.Spec.Expectation
 function expect(value) end
+
+---Gives the file's fakes, once: of each policy that it loads, and of one that `setpoint simulate --fakes` runs on it. A
+---function makes them of the world that they answer from: `function(world) return { redis = … } end`.
+---@param modules table<string, table>|fun(world: setpoint.Spec.World): table<string, table>
+function fakes(modules) end
 
 ---Loads a policy beside the spec.
 ---@param options? string|setpoint.Spec.Options

@@ -1,11 +1,11 @@
 //! `setpoint check`: whether policies would load, without running any of their functions.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 use setpoint::config::ParamKey;
 use setpoint::http::dto::ScriptErrorJson;
-use setpoint::script::{Content, LoadedFile, Param, ScriptError};
+use setpoint::script::{Content, LoadedFile, Param, ScriptError, shadow_path};
 
 use super::exit::{CliError, Exit};
 use super::host::{self, Set};
@@ -44,6 +44,8 @@ Examples:
 /// What came of one file.
 struct Checked {
     file: PolicyFile,
+    /// The shadow that it names, and where that is.
+    shadow: Option<(String, PathBuf)>,
     sha256: Option<String>,
     warnings: Vec<String>,
     params: Vec<Param>,
@@ -69,9 +71,12 @@ pub(crate) async fn run(args: &Args, globals: &Globals) -> Result<Exit, CliError
     for file in files {
         checked.push(match loader.load(&file).await {
             Ok(loaded) => of_loaded(&loader, file, loaded).await,
-            Err(errors) => Checked { file, sha256: None, warnings: Vec::new(), params: Vec::new(), errors },
+            Err(errors) => {
+                Checked { file, shadow: None, sha256: None, warnings: Vec::new(), params: Vec::new(), errors }
+            }
         });
     }
+    warn_of_shadows(&mut checked);
     let wrong = checked.iter().any(|checked| !checked.errors.is_empty());
     if !wrong {
         loader.check_sets(checked.iter().map(|checked| (checked.file.name.as_str(), checked.params.as_slice())))?;
@@ -86,19 +91,34 @@ pub(crate) async fn run(args: &Args, globals: &Globals) -> Result<Exit, CliError
     Ok(if wrong { Exit::Config } else { Exit::Ok })
 }
 
+/// Shadows that stand among the files themselves would be policies of their own where these are run.
+fn warn_of_shadows(checked: &mut [Checked]) {
+    let real = |path: &Path| path.canonicalize().ok();
+    let files: Vec<_> = checked.iter().filter_map(|checked| real(&checked.file.path)).collect();
+    for checked in checked {
+        let Some((named, path)) = &checked.shadow else { continue };
+        if real(path).is_some_and(|path| files.contains(&path)) {
+            checked.warnings.push(format!(
+                "shadow {named}: it is run as a policy of its own too where this folder is run; keep it in a folder below"
+            ));
+        }
+    }
+}
+
 /// A file that loads, with what is wrong with its shadow, if it has one.
 async fn of_loaded(loader: &host::Loader, file: PolicyFile, loaded: LoadedFile) -> Checked {
     let LoadedFile { sha256, mut warnings, params, content, .. } = loaded;
-    let mut errors = Vec::new();
+    let (mut errors, mut shadow) = (Vec::new(), None);
     if let Content::Policy(policy) = content
         && let Some(named) = &policy.spec.shadow
     {
+        shadow = Some((named.clone(), shadow_path(&file.path, named)));
         match loader.load_shadow(&file, named).await {
             Ok(shadow) => warnings.extend(shadow.warnings.iter().map(|warning| format!("shadow {named}: {warning}"))),
             Err(of_shadow) => errors = of_shadow,
         }
     }
-    Checked { file, sha256: Some(sha256), warnings, params, errors }
+    Checked { file, shadow, sha256: Some(sha256), warnings, params, errors }
 }
 
 impl Checked {

@@ -9,7 +9,7 @@ use setpoint::log::{LogConfig, LogError};
 use setpoint::runtime::store::StoreError;
 use setpoint::runtime::{StartError, check_params};
 use setpoint::script::error::ScriptErrorKind;
-use setpoint::script::{LoadRequest, LoadedFile, LoadedShadow, Natives, Param, ScriptError, ScriptHost};
+use setpoint::script::{LoadRequest, LoadedFile, LoadedShadow, Natives, Param, ScriptError, ScriptHost, Variation};
 
 use super::ConfigArgs;
 use super::exit::{CliError, Exit};
@@ -132,13 +132,13 @@ impl Loader {
         self.host.load_shadow(self.request(file), named).await
     }
 
-    /// Loads one file, with keys of its `control` set to something else.
+    /// Loads one file as a simulation wants it.
     pub(crate) async fn load_varied(
         &self,
         file: &PolicyFile,
-        control: Vec<(String, String)>,
+        variation: Variation,
     ) -> Result<LoadedFile, Vec<ScriptError>> {
-        self.host.load_varied(self.request(file), control).await
+        self.host.load_varied(self.request(file), variation).await
     }
 
     fn request(&self, file: &PolicyFile) -> LoadRequest {

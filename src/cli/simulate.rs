@@ -2,13 +2,15 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use setpoint::config::ParamKey;
 use setpoint::core::decision::Observation;
 use setpoint::core::model::PolicyName;
+use setpoint::core::policy::PolicySpec;
 use setpoint::log::{Item, Log};
-use setpoint::script::LoadedPolicy;
+use setpoint::script::{Direct, Variation};
 use setpoint::sim::{self, Past, Recorded, Report, Scripted, Setup};
 
 use super::exit::{CliError, Exit};
@@ -77,14 +79,17 @@ pub(crate) struct Args {
 pub(crate) const EXAMPLES: &str = "\
 The policy's own functions decide, through the code that decides in earnest; `ctx.trace` is the load and `ctx.plant` what \
 the tasks make of it (`queue`, `served`, `lost`). Nothing outside is reached: `simulate = { metric = function(ctx) … end }` \
-in the policy stands in for a metric that would. Only the rows of a fleet are really looked for. A policy's `shadow` is \
-not run: `--compare shadows/next.lua` runs both. The same command gives the same bytes.
+in the policy stands in for a metric that would, and with `--fakes SPEC` the modules of the spec's `fakes` stand in for the \
+host's, in every function of the policy: `fakes(function(world) return { redis = … } end)`, where `world.queue`, `.trace`, \
+`.running`, `.served` and `.lost` are this world's. The rows of a fleet are really looked for, unless fakes answer. A \
+policy's `shadow` is not run: `--compare shadows/next.lua` runs both. The same command gives the same bytes.
 
 Examples:
   setpoint simulate web.lua --trace requests.csv --rate-per-task 40 --startup 30s --metric-lag 15s
   setpoint simulate queue.lua --load square --low 10 --high 200 --period 10m --for 2h --queue --rate-per-task 5
   setpoint simulate web.lua --trace requests.csv --rate-per-task 40 --compare proportional,relay
   setpoint simulate web.lua --trace requests.csv --rate-per-task 40 --compare web-next.lua
+  setpoint simulate queue.lua --fakes queue_test.lua --own-metric --load sine --high 200 --queue --rate-per-task 5
   setpoint simulate labelled --row web --load sine --high 300 --rate-per-task 40 --plot web.png
   setpoint simulate web.lua --from-log /var/lib/setpoint --startup 30s --compare adaptive,ratio
   setpoint simulate web.lua --trace requests.csv --outage refused=10m..12m --plot run.svg";
@@ -119,13 +124,13 @@ pub(crate) async fn run(args: &Args) -> Result<Exit, CliError> {
     // What is compared runs on the past of what it is compared with.
     for (file, law, whose) in own.chain(others.iter().map(|file| (file, None, first.as_deref()))) {
         let control = control(&args.control, law);
-        for (name, policy) in load(&loader, file, control, args.row.as_deref()).await? {
+        for (name, script) in load(&loader, file, &args.world, control, args.row.as_deref()).await? {
             runs.push(match &args.from_log {
                 Some(log) => {
                     let (past, setup) = recorded(args, log, whose.unwrap_or(&name), &setup)?;
-                    simulate(&name, &policy, &setup, Some(past))?
+                    simulate(&name, script, &setup, Some(past))
                 }
-                None => simulate(&name, &policy, &setup, None)?,
+                None => simulate(&name, script, &setup, None),
             });
         }
     }
@@ -142,16 +147,33 @@ fn control(given: &[(String, String)], law: Option<&str>) -> Vec<(String, String
     given.iter().cloned().chain(law).collect()
 }
 
-/// The policies of a file: its own, or those of its rows.
+/// A policy that is ready to be run.
+struct Script {
+    spec: Arc<PolicySpec>,
+    functions: Direct,
+}
+
+/// The policies of a file by their names: its own, or those of its rows.
 async fn load(
     loader: &Loader,
     file: &PolicyFile,
+    world: &WorldArgs,
     control: Vec<(String, String)>,
     row: Option<&str>,
-) -> Result<Vec<(String, LoadedPolicy)>, CliError> {
-    let loaded = loader.load_varied(file, control).await.map_err(|errors| host::wrong_policies(&errors))?;
+) -> Result<Vec<(String, Script)>, CliError> {
+    let variation = Variation { control, fakes: world.fakes() };
+    let loaded = loader.load_varied(file, variation).await.map_err(|errors| host::wrong_policies(&errors))?;
     loader.check_sets([(file.name.as_str(), loaded.params.as_slice())])?;
-    fleets::policies(loaded.content, &file.name, row).await
+    let policies = fleets::policies(loaded.content, &file.name, row).await?;
+    let ready = policies.into_iter().map(|(name, policy)| {
+        let functions = policy
+            .script
+            .direct()
+            .ok_or_else(|| CliError::new(Exit::Bug, format!("the functions of `{name}` cannot be called directly")))?;
+        let functions = functions.with_own_metric(world.own_metric());
+        Ok::<_, CliError>((name, Script { spec: policy.spec, functions }))
+    });
+    ready.collect()
 }
 
 fn draw(path: &Path, ran: &Ran) -> Result<(), CliError> {
@@ -198,11 +220,7 @@ fn recorded(args: &Args, path: &Path, file: &str, setup: &Setup) -> Result<(Vec<
     Ok((past, Setup { duration, start: setup.start.or(Some(desired)), ..setup.clone() }))
 }
 
-fn simulate(name: &str, policy: &LoadedPolicy, setup: &Setup, past: Option<Vec<Past>>) -> Result<Ran, CliError> {
-    let direct = policy
-        .script
-        .direct()
-        .ok_or_else(|| CliError::new(Exit::Bug, format!("the functions of `{name}` cannot be called directly")))?;
+fn simulate(name: &str, script: Script, setup: &Setup, past: Option<Vec<Past>>) -> Ran {
     let setup = Setup { name: PolicyName::from(name), ..setup.clone() };
     let (mut rows, mut error) = (Vec::new(), None);
     let mut progress = Progress::new(name, setup.duration);
@@ -213,12 +231,13 @@ fn simulate(name: &str, policy: &LoadedPolicy, setup: &Setup, past: Option<Vec<P
             error = tick.errors.first().map(setpoint::script::ScriptError::report);
         }
     };
-    let mut script = Scripted::new(direct);
+    let Script { spec, functions } = script;
+    let mut functions = Scripted::new(functions);
     let report = match past {
-        Some(past) => sim::run(&policy.spec, &setup, &mut Recorded::new(past, script), watch),
-        None => sim::run(&policy.spec, &setup, &mut script, watch),
+        Some(past) => sim::run(&spec, &setup, &mut Recorded::new(past, functions), watch),
+        None => sim::run(&spec, &setup, &mut functions, watch),
     };
-    Ok(Ran { policy: name.to_owned(), law: policy.spec.control.law.name().to_owned(), report, rows, error })
+    Ran { policy: name.to_owned(), law: spec.control.law.name().to_owned(), report, rows, error }
 }
 
 fn json(runs: &[Ran]) -> Result<String, CliError> {

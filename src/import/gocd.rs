@@ -63,6 +63,13 @@ fn server(settings: &mut Section, params: &mut Vec<(&'static str, Lua)>, report:
     params.push(("server", Lua::text(format!("http://{host}:{port}"))));
     let user = server.text("user-name")?.filter(|user| !user.is_empty());
     let password = server.text("password")?.filter(|password| !password.is_empty());
+    let asks = server.flag("auth-enabled")?;
+    if asks == Some(false) && (user.is_some() || password.is_some()) {
+        let why = "a user and a password that are given are used";
+        report.lost("go-server.auth-enabled = false", server.place.line, why);
+    } else if asks.is_some() {
+        report.carried("go-server.auth-enabled", "params.user, params.password: used where they are given");
+    }
     if let Some(user) = user {
         params.push(("user", Lua::text(user)));
         report.carried("go-server.user-name", "params.user");
@@ -72,8 +79,6 @@ fn server(settings: &mut Section, params: &mut Vec<(&'static str, Lua)>, report:
         report.fill_in("setpoint.toml: the secret `gocd`, the password of the server's user; a policy never holds one");
         report.carried("go-server.password", "params.password, the name of a secret");
     }
-    // Answers are asked for with what there is, whether the server wants it or not.
-    server.take("auth-enabled");
     report.rest(server);
     Ok(())
 }

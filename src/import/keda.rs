@@ -124,9 +124,10 @@ fn settings(spec: &mut Section, report: &mut Report) -> Result<Settings, Problem
     };
     let mut behavior = Behavior::default();
     if let Some(mut advanced) = spec.section("advanced")? {
-        advanced.take("restoreToOriginalReplicaCount");
+        let why = "where a policy goes, its tasks end, or stay as they are with workload.on_end and on_gone";
+        report.lost_key(&mut advanced, "restoreToOriginalReplicaCount", why);
         if let Some(mut hpa) = advanced.section("horizontalPodAutoscalerConfig")? {
-            hpa.take("name");
+            report.lost_key(&mut hpa, "name", "no HorizontalPodAutoscaler is made");
             behavior = behavior::read(hpa.section("behavior")?, report)?;
             report.rest(hpa);
         }

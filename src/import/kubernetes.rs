@@ -94,9 +94,10 @@ impl Scaled {
         let Some(node) = others.iter().find(own).filter(|_| WORKLOADS.contains(&self.kind.as_str())) else {
             return Ok(Task::default());
         };
-        let mut root = Section::new(node.clone(), "")?;
-        let (Some(mut spec), kind) = (root.section("spec")?, &self.kind) else { return Ok(Task::default()) };
-        spec.path = format!("{kind}.spec");
+        let mut root = Section::new(node.clone(), self.kind.clone())?;
+        metadata(&mut root, report)?;
+        let Some(mut spec) = root.section("spec")? else { return Ok(Task::default()) };
+        report.rest(root);
         let Some(mut template) = spec.section("template")? else { return Ok(Task::default()) };
         let Some(mut pod) = template.section("spec")? else { return Ok(Task::default()) };
         let path = pod.at("containers");
@@ -111,14 +112,18 @@ impl Scaled {
         for other in &containers {
             report.lost_value(&path, other, "a task is one container");
         }
-        // How many replicas there were at first is what the autoscaler overrode.
-        spec.take("replicas");
-        spec.take("selector");
-        template.take("metadata");
+        report.lost_key(&mut spec, "replicas", "a policy starts with its fewest tasks, or with those that it finds");
+        let selector = spec.section("selector")?;
+        if selector.is_some() {
+            report.carried(spec.at("selector"), "a policy knows its own tasks");
+        }
+        let selected = labels(selector, "matchLabels", report)?;
+        let mut labels = labels(template.section("metadata")?, "labels", report)?;
+        labels.retain(|label| !selected.contains(label));
         for section in [spec, template, pod] {
             report.rest(section);
         }
-        of_container(Section::new(task, path)?, report)
+        Ok(Task { labels, ..of_container(Section::new(task, path)?, report)? })
     }
 
     /// How the object itself is scaled, where its tasks stay with Kubernetes.
@@ -157,13 +162,28 @@ impl Scaled {
             let (kind, called) = (kind(node).unwrap_or_default(), name(node).unwrap_or_default());
             if kind != self.kind || called != self.name {
                 report.lost(format!("{kind} {called}"), node.place.line, "another document of the file");
+            } else if !WORKLOADS.contains(&kind.as_str()) {
+                report.lost(format!("{kind} {called}"), node.place.line, "the importer knows no pods of that kind");
             }
         }
     }
 }
 
+/// The labels under a key of a section.
+fn labels(section: Option<Section>, key: &str, report: &mut Report) -> Result<Vec<(String, String)>, Problem> {
+    let mut labels = Vec::new();
+    let Some(mut section) = section else { return Ok(labels) };
+    if let Some(inner) = section.section(key)? {
+        for (name, node) in inner.into_rest().1 {
+            labels.push((name.replace('\0', "\u{fffd}"), node.text(&name)?));
+        }
+    }
+    report.rest(section);
+    Ok(labels)
+}
+
 fn of_container(mut section: Section, report: &mut Report) -> Result<Task, Problem> {
-    section.take("name");
+    report.carried_key(&mut section, "name", "a task is one container, and is called by its id");
     let mut task = Task {
         image: section.text("image")?,
         entrypoint: section.texts("command")?,
@@ -207,11 +227,25 @@ fn of_container(mut section: Section, report: &mut Report) -> Result<Task, Probl
         let mut port = Section::new(node, path.clone())?;
         let name = port.text("name")?;
         let inside = port.whole("containerPort")?.ok_or_else(|| port.missing("containerPort", "a port"))?;
-        port.take("protocol");
+        if let Some(node) = port.take("protocol")
+            && node.scalar().as_deref() != Some("TCP")
+        {
+            report.lost_value(&port.at("protocol"), &node, "the port is one of TCP; `workload.ports` says otherwise");
+        }
         task.ports.push((name.unwrap_or_else(|| format!("port{inside}")), inside));
         report.rest(port);
     }
-    section.take("imagePullPolicy");
+    if let Some(node) = section.take("imagePullPolicy") {
+        task.pull = match node.scalar().as_deref() {
+            Some("IfNotPresent") => Some("missing"),
+            Some("Always") => Some("always"),
+            Some("Never") => Some("never"),
+            _ => {
+                report.lost_value(&section.at("imagePullPolicy"), &node, "expected Always, IfNotPresent or Never");
+                None
+            }
+        };
+    }
     report.rest(section);
     Ok(task)
 }

@@ -120,7 +120,7 @@ fn one(
     let mut source = section.section(key)?.ok_or_else(|| section.missing(key, "what the metric is"))?;
     report.rest(section);
     let metric = if matches!(key, "resource" | "containerResource") {
-        resource(&mut source, container)?
+        resource(&mut source, container, report)?
     } else {
         Some(custom(&mut source, key, report)?)
     };
@@ -136,13 +136,20 @@ fn one(
     Ok(Some(metric))
 }
 
-fn resource(source: &mut Section, container: &mut Option<String>) -> Result<Option<Metric>, Problem> {
+fn resource(
+    source: &mut Section,
+    container: &mut Option<String>,
+    report: &mut Report,
+) -> Result<Option<Metric>, Problem> {
     let name = source.needed("name", "cpu or memory")?;
     let of = source.text("container")?;
     let mut target = source.section("target")?.ok_or_else(|| source.missing("target", "a target"))?;
     let (utilization, average) = (target.whole("averageUtilization")?, positive(&mut target, "averageValue")?);
+    // It says which of the values is there, and that is seen.
     target.take("type");
     let Some(figure) = Figure::named(&name) else { return Ok(None) };
+    let missing = target.missing("averageUtilization", "a percentage above 0, or an averageValue");
+    report.rest(target);
     let of = of.map_or_else(String::new, |of| {
         let about = format!(" of the container {of}");
         *container = Some(of);
@@ -156,7 +163,7 @@ fn resource(source: &mut Section, container: &mut Option<String>) -> Result<Opti
         },
         (None, Some(value)) => mean(figure, value, &of),
         (None, None) => {
-            return Err(target.missing("averageUtilization", "a percentage above 0, or an averageValue"));
+            return Err(missing);
         }
     }))
 }

@@ -105,6 +105,7 @@ fn blocks(mut root: Section) -> Result<Vec<Scaling>, Problem> {
     // One policy as the API gives it.
     if root.has("policy") {
         let label = root.text("id")?;
+        // What the server writes into its answers.
         root.take("modifyindex");
         root.take("createindex");
         let report = Report::default();
@@ -116,6 +117,7 @@ fn blocks(mut root: Section) -> Result<Vec<Scaling>, Problem> {
         let report = Report::default();
         found.push(Scaling { label, section, job: None, group: None, task: Task::default(), report });
     }
+    let mut passed_over = Vec::new();
     let jobs = root.take_all("job");
     for (job, mut section) in labelled(jobs, "job", &["group", "type", "datacenters"])? {
         let groups = section.take_all("group");
@@ -123,10 +125,12 @@ fn blocks(mut root: Section) -> Result<Vec<Scaling>, Problem> {
             let scaling = inner.take_all("scaling");
             let mut report = Report::default();
             if scaling.is_empty() {
+                let what = format!("group {}", quote(&group.unwrap_or_default()));
+                passed_over.push((what, inner.place.line));
                 continue;
             }
             let task = task(&mut inner, &mut report)?;
-            inner.take("count");
+            report.lost_key(&mut inner, "count", "a policy starts with its fewest tasks, or with those that it finds");
             report.rest(inner);
             for (label, section) in labelled(scaling, "scaling", SCALING)? {
                 let (job, group) = (job.clone(), group.clone());
@@ -139,6 +143,9 @@ fn blocks(mut root: Section) -> Result<Vec<Scaling>, Problem> {
     }
     if let Some(first) = found.first_mut() {
         first.report.rest(root);
+        for (what, line) in passed_over {
+            first.report.lost(what, line, "it has no scaling block");
+        }
     }
     Ok(found)
 }
@@ -153,12 +160,19 @@ fn task(group: &mut Section, report: &mut Report) -> Result<Task, Problem> {
         let name = name.unwrap_or_default();
         report.lost(format!("task {name:?}"), other.place.line, "a task here is one process or container");
     }
-    own.take("driver");
+    match own.text("driver")?.as_deref() {
+        Some("docker" | "podman") => report.carried(own.at("driver"), "the workload's image"),
+        Some(driver) => {
+            let what = format!("{} = {}", own.at("driver"), quote(driver));
+            report.lost(what, own.place.line, "what runs a task is workload.backend; `--backend local` runs commands");
+        }
+        None => {}
+    }
     if let Some(mut config) = own.section("config")? {
         task.image = config.text("image")?;
         let command = config.text("command")?;
         task.arguments = command.into_iter().chain(config.texts("args")?).collect();
-        config.take("ports");
+        report.lost_key(&mut config, "ports", "say workload.ports");
         report.rest(config);
     }
     if let Some(env) = own.section("env")? {

@@ -60,6 +60,20 @@ impl Report {
         self.lost(format!("{path} = {}", shortened(&node.compact())), node.place.line, why);
     }
 
+    /// A key that is known and has no counterpart, if it is there.
+    pub(super) fn lost_key(&mut self, section: &mut Section, key: &str, why: &str) {
+        if let Some(node) = section.take(key) {
+            self.lost_value(&section.at(key), &node, why);
+        }
+    }
+
+    /// A key that needs no word of its own in the policy, if it is there: what is said of it.
+    pub(super) fn carried_key(&mut self, section: &mut Section, key: &str, to: &str) {
+        if section.take(key).is_some() {
+            self.carried(section.at(key), to);
+        }
+    }
+
     /// Whatever of a section nobody has asked for.
     pub(super) fn rest(&mut self, section: Section) {
         let (path, entries) = section.into_rest();

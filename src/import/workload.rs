@@ -26,6 +26,9 @@ pub(super) struct Task {
     pub(super) arguments: Vec<String>,
     pub(super) env: Vec<(String, String)>,
     pub(super) ports: Vec<(String, u32)>,
+    pub(super) labels: Vec<(String, String)>,
+    /// When the image is fetched, in the words of `workload.pull`.
+    pub(super) pull: Option<&'static str>,
     /// Cores that a task asks for, and that it may use at most.
     pub(super) cpu_request: Option<f64>,
     pub(super) cpu_limit: Option<f64>,
@@ -188,6 +191,22 @@ fn own(policy: &mut Policy, task: &Task, backend: Backend, fields: &mut Vec<Fiel
     }
     if let Some(memory) = memory.filter(|memory| (1.0..9e15).contains(memory)) {
         fields.push(Field::new("memory", Lua::text(bytes(memory))));
+    }
+    if contained {
+        if !task.labels.is_empty() {
+            fields.push(Field::new("labels", Lua::map(&task.labels)));
+        }
+        if let Some(pull) = task.pull.filter(|_| backend != Backend::Swarm) {
+            fields.push(Field::new("pull", Lua::text(pull)));
+        }
+    }
+    if let Some(pull) = task.pull.filter(|_| !contained || backend == Backend::Swarm) {
+        let why = format!("tasks of the backend \"{}\" do not say when an image is fetched", backend.name());
+        policy.report.lost(format!("fetching the image: {pull}"), 0, why);
+    }
+    if !task.labels.is_empty() && !contained {
+        let names: Vec<_> = task.labels.iter().map(|(name, _)| name.as_str()).collect();
+        policy.report.lost(format!("the labels {}", names.join(", ")), 0, "only containers have labels");
     }
     fields.extend(task.more.iter().cloned());
 }

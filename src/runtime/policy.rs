@@ -463,6 +463,14 @@ impl Policy {
         }
     }
 
+    /// Takes over what its script has changed in `ctx.state`.
+    pub(crate) fn keep_script_state(&mut self) {
+        if let Some(state) = self.script().and_then(|script| script.take_changed_state()) {
+            self.script_state = Some(state);
+            self.dirty = true;
+        }
+    }
+
     /// What is to be stored.
     pub(crate) fn record(&self) -> PolicyRecord {
         PolicyRecord {

@@ -184,7 +184,8 @@ impl HostShared {
             Outside::Open => {}
             Outside::Simulated => {
                 return Err(mlua::Error::runtime(format!(
-                    "{what}: {UNAVAILABLE}; `simulate = {{ metric = … }}` takes the metric's place there"
+                    "{what}: {UNAVAILABLE}; `simulate = {{ metric = … }}` takes the metric's place there, `--fakes SPEC` the \
+                     module's"
                 )));
             }
             #[cfg(feature = "sim")]

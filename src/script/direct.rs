@@ -2,8 +2,9 @@
 //! change of threads would cost more than the call.
 //!
 //! What a script may do is the same as elsewhere, but for this: every function that would reach outside raises
-//! `unavailable in simulate`, effects are recorded and not sent, and the limit of CPU time is one of wall time, so
-//! generous that only a runaway script meets it (a run must not depend on how busy the machine is).
+//! `unavailable in simulate` unless a spec's fake stands before it, effects are recorded and not sent, and the limit of
+//! CPU time is one of wall time, so generous that only a runaway script meets it (a run must not depend on how busy the
+//! machine is).
 
 use std::sync::atomic::AtomicUsize;
 use std::sync::{Arc, PoisonError};
@@ -21,6 +22,8 @@ use super::error::{ScriptError, ScriptErrorKind};
 use super::fault::Fault;
 use super::meter::RUNAWAY;
 use super::row::{Row, fail};
+#[cfg(feature = "sim")]
+use super::world::World;
 use super::{Acted, Ctx, Hook, Mode, Observed};
 
 /// How long a call's I/O may take; there is none.
@@ -53,6 +56,11 @@ pub struct Direct {
     row: Arc<Row>,
     outside: Outside,
     scope: Arc<CallScope>,
+    /// Whether `metric` is called where `simulate.metric` would take its place.
+    own_metric: bool,
+    /// What fakes see.
+    #[cfg(feature = "sim")]
+    world: Option<World>,
 }
 
 impl std::fmt::Debug for Direct {
@@ -64,7 +72,20 @@ impl std::fmt::Debug for Direct {
 impl Direct {
     pub(super) fn new(row: Arc<Row>, outside: Outside) -> Self {
         let scope = Self::fresh(&row, outside);
-        Self { row, outside, scope }
+        Self {
+            #[cfg(feature = "sim")]
+            world: World::in_vm(&row.vm().lua),
+            row,
+            outside,
+            scope,
+            own_metric: false,
+        }
+    }
+
+    /// Calls the policy's own `metric` also where `simulate.metric` would take its place.
+    #[must_use]
+    pub fn with_own_metric(self, own_metric: bool) -> Self {
+        Self { own_metric, ..self }
     }
 
     fn fresh(row: &Row, outside: Outside) -> Arc<CallScope> {
@@ -118,6 +139,10 @@ impl Direct {
     /// is stood in for by the number of made-up tasks, which `ctx.running` is.
     pub fn observe(&mut self, ctx: Arc<Ctx>, world: Simulated) -> Observed {
         self.row.cell().set_simulated(world);
+        #[cfg(feature = "sim")]
+        if let Some(shown) = &self.world {
+            shown.show(&ctx, world);
+        }
         self.observe_given(ctx, true, &Given::default())
     }
 
@@ -159,7 +184,7 @@ impl Direct {
                 cell.set(Arc::clone(&ctx));
             }
         }
-        let made_up = functions.simulated_metric.as_ref().filter(|_| simulated);
+        let made_up = functions.simulated_metric.as_ref().filter(|_| simulated && !self.own_metric);
         if let Some(sample) = &given.sample {
             seen.sample = sample.clone();
         } else if let Some(metric) = made_up.or(functions.metric.as_ref()) {

@@ -10,7 +10,7 @@ use super::containers::Containers;
 use super::error::{ScriptError, ScriptErrorKind};
 use super::pool::Pool;
 use super::require::{ReadFile, Reads};
-use super::{Hook, Limits, LoadRequest, LoadedFile, Natives, Permissions, loader};
+use super::{Hook, Limits, LoadRequest, LoadedFile, Natives, Permissions, Variation, loader};
 
 /// Loads and runs policy files. Cheap to clone; the last clone and the last policy end its threads.
 #[derive(Clone)]
@@ -70,17 +70,16 @@ impl ScriptHost {
         self.load_noting(request).await.0
     }
 
-    /// The same, with keys of the policy's `control` set to something else first (`per_task`, `cooldown.down`): what
-    /// `simulate` and `tune` compare. Numbers are set as numbers, all else as text.
+    /// The same, with something changed first: what `simulate` and `tune` compare.
     ///
     /// # Errors
-    /// As of `load`.
+    /// As of `load`; and the spec whose fakes are wanted does not load, or gives none.
     pub async fn load_varied(
         &self,
         request: LoadRequest,
-        control: Vec<(String, String)>,
+        variation: Variation,
     ) -> Result<LoadedFile, Vec<ScriptError>> {
-        self.load_with(request, control).await.0
+        self.load_with(request, variation).await.0
     }
 
     /// The same, with the files that it asked for, whatever came of it.
@@ -88,16 +87,16 @@ impl ScriptHost {
         &self,
         request: LoadRequest,
     ) -> (Result<LoadedFile, Vec<ScriptError>>, Vec<ReadFile>) {
-        self.load_with(request, Vec::new()).await
+        self.load_with(request, Variation::default()).await
     }
 
     async fn load_with(
         &self,
         request: LoadRequest,
-        control: Vec<(String, String)>,
+        variation: Variation,
     ) -> (Result<LoadedFile, Vec<ScriptError>>, Vec<ReadFile>) {
         let (path, reads) = (request.path.clone(), Reads::default());
-        let work = loader::load(Arc::clone(&self.shared), Arc::clone(&self.pool), request, reads.clone(), control);
+        let work = loader::load(Arc::clone(&self.shared), Arc::clone(&self.pool), request, reads.clone(), variation);
         let result = self.pool.spawn(work).await.unwrap_or_else(|error| {
             let message = format!("the script host failed: {error}");
             Err(vec![ScriptError::new(path, Hook::Load, ScriptErrorKind::Runtime, message)])

@@ -3,6 +3,7 @@
 //! The chunk is compiled and run in a VM of its own with all I/O stubbed, and what it returns is checked as a whole. Only
 //! syntax, shape and limits refuse a file.
 
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -24,7 +25,7 @@ use super::require::{Files, Reads, read_source};
 use super::stdlib::FleetTable;
 use super::table::{Backends, policy};
 use super::vm::{Done, Job, Vm};
-use super::{Content, Hook, LoadRequest, LoadedFile, LoadedPolicy, Mode};
+use super::{Content, Hook, LoadRequest, LoadedFile, LoadedPolicy, Mode, Variation};
 
 /// Wall time of a load. It waits for nothing, so this only matters on a machine that is overloaded.
 const LOAD_WALL: Duration = Duration::from_secs(30);
@@ -35,7 +36,7 @@ pub(super) async fn load(
     pool: Arc<Pool>,
     request: LoadRequest,
     reads: Reads,
-    control: Vec<(String, String)>,
+    variation: Variation,
 ) -> Result<LoadedFile, Vec<ScriptError>> {
     let chunk = request.path.display().to_string();
     let single = |kind, message: String| vec![ScriptError::new(&chunk, Hook::Load, kind, message)];
@@ -51,16 +52,29 @@ pub(super) async fn load(
         let message = format!("expected at most {limit} bytes of source, got {}", source.len());
         return Err(single(ScriptErrorKind::Syntax, message));
     }
-    let folder = match request.path.parent() {
-        Some(parent) if !parent.as_os_str().is_empty() => parent.to_owned(),
-        _ => ".".into(),
-    };
+    let folder = folder(&request.path);
     let name = PolicyName::from(request.name.as_str());
     let params = Params::new(request.params.clone(), &request.name, &shared.param_origins);
     let vm = Vm::new(shared, pool, chunk.clone(), name, params, Files::new(folder.clone(), reads))
         .map_err(|error| single(ScriptErrorKind::Runtime, format!("cannot make a VM: {error}")))?;
     vm.lua.set_app_data(ScriptDir(folder));
-    run(&vm, &source, &request, &control).await
+    #[cfg(feature = "sim")]
+    let vm = match &variation.fakes {
+        Some(fakes) => {
+            let environment = vm.in_turn(|_| super::spec::environment(&vm, fakes)).await?;
+            Arc::new(vm.within(environment))
+        }
+        None => vm,
+    };
+    run(&vm, &source, &request, &variation.control).await
+}
+
+/// Where the files of a file's `require`s are.
+pub(super) fn folder(path: &Path) -> PathBuf {
+    match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent.to_owned(),
+        _ => ".".into(),
+    }
 }
 
 async fn run(

@@ -52,6 +52,8 @@ mod stdlib;
 mod table;
 mod task_table;
 mod vm;
+#[cfg(feature = "sim")]
+mod world;
 
 pub use direct::{Direct, Given, Simulated};
 pub use error::{ScriptError, ScriptErrorKind};
@@ -166,6 +168,17 @@ pub struct LoadRequest {
     pub params: BTreeMap<String, String>,
     /// Names of the backends that exist.
     pub backends: Vec<String>,
+}
+
+/// What a simulation makes of a file otherwise than its author.
+#[derive(Clone, Debug, Default)]
+pub struct Variation {
+    /// Keys of the policy's `control` that are set to something else (`per_task`, `cooldown.down`): numbers as numbers, all
+    /// else as text.
+    pub control: Vec<(String, String)>,
+    /// Whose tables stand before the host's modules.
+    #[cfg(feature = "sim")]
+    pub fakes: Option<spec::Fakes>,
 }
 
 /// A file that has been compiled, run and checked, with all effects and I/O stubbed.

@@ -31,7 +31,15 @@ pub(super) struct RowMetas {
 
 /// The function that makes an environment of modules that are there already and of further globals.
 #[cfg_attr(not(feature = "sim"), expect(dead_code, reason = "specs make environments"))]
-pub(super) struct NewEnvironment(pub(super) Function);
+struct NewEnvironment(Function);
+
+/// An environment with modules that are there already, by their full names, and with further globals.
+#[cfg(feature = "sim")]
+pub(super) fn new_environment(lua: &Lua, loaded: Table, globals: Table) -> mlua::Result<Table> {
+    let new = lua.app_data_ref::<NewEnvironment>().map(|new| new.0.clone());
+    let new = new.ok_or_else(|| mlua::Error::runtime("invariant: a VM can make environments"))?;
+    new.call((loaded, globals))
+}
 
 /// What `setpoint.fleet{…}` returns.
 pub(super) struct FleetTable(pub(super) Table);

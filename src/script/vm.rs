@@ -115,25 +115,32 @@ impl Vm {
         }))
     }
 
-    /// The same VM for another file in it: with its own name and environment, and counting which of its lines run when
-    /// `coverage` is set.
+    /// The same VM for a file of a spec in it: with its own name and environment, and counting which of its lines run when
+    /// `coverage` is set. What it holds is let go of by who drops it, who has the VM's turn anyway.
     #[cfg(feature = "sim")]
     pub(super) fn sibling(&self, chunk: String, name: PolicyName, environment: Table, coverage: bool) -> Arc<Self> {
-        Arc::new(Self {
+        let within = self.within(environment);
+        Arc::new(Self { chunk, name, coverage, let_go_here: true, ..within })
+    }
+
+    /// The same VM and file in another environment.
+    #[cfg(feature = "sim")]
+    pub(super) fn within(&self, environment: Table) -> Self {
+        Self {
             lua: self.lua.clone(),
             shared: Arc::clone(&self.shared),
             pool: Arc::clone(&self.pool),
             sources: Arc::clone(&self.sources),
-            chunk,
-            name,
+            chunk: self.chunk.clone(),
+            name: self.name.clone(),
             environment,
-            coverage,
-            let_go_here: true,
+            coverage: self.coverage,
+            let_go_here: self.let_go_here,
             idle: self.idle.clone(),
             turn: Arc::clone(&self.turn),
             meter: Arc::clone(&self.meter),
             live: AtomicUsize::new(self.live.load(Ordering::Relaxed)),
-        })
+        }
     }
 
     /// Limits on scripts.

@@ -54,14 +54,17 @@ impl Drop for Child {
     }
 }
 
-const VERBS: [&str; 16] = [
+const VERBS: [&str; 19] = [
     "run",
     "check",
     "eval",
+    "test",
+    "simulate",
+    "tune",
     "explain",
     "replay",
-    "test",
     "init",
+    "import",
     "policies",
     "status",
     "pause",

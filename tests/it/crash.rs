@@ -3,7 +3,9 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
+
+use setpoint::runtime::store::Store;
 
 use crate::support::{GENEROUS, Scratch, Setpoint, setting, wait_until};
 
@@ -102,6 +104,48 @@ async fn killed_at_random_moments_it_never_doubles_nor_orphans_a_task_and_resets
     assert!(before["ticks"].as_u64() < after["ticks"].as_u64(), "ticks are counted over restarts: {before} {after}");
     assert!(last.stop().await.success());
     assert_eq!(scratch.living_tasks(), BTreeSet::new());
+}
+
+/// Launches three tasks, one and a half seconds apart, and counts ticks and launches in `ctx.state`.
+const COUNTED: &str = r#"return {
+  interval = "50ms",
+  workload = { command = "exec sleep 600", max = 3, grace = "1s" },
+  metric = function(ctx) ctx.state.ticks = ctx.tick return 1 end,
+  target = 0,
+  decide = function(ctx) return { desired = math.min(3, math.floor(ctx.tick / 30)) } end,
+  cooler = function(n, ctx)
+    ctx.state.launched = (ctx.state.launched or 0) + n
+    ctx.workload:launch(n)
+  end,
+}"#;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_policy_remembers_is_written_on_change_at_most_once_a_second_and_with_each_intent() {
+    let scratch = Scratch::new();
+    scratch.policy("counted", COUNTED);
+    let (began, folder) = (Instant::now(), scratch.path("state"));
+    let mut run = Setpoint::run(&scratch, ["counted.lua", "--state-dir", "state"]);
+    let (mut last, mut written, mut after) = (String::new(), 0, 0);
+    while after < 4 {
+        assert!(began.elapsed() < GENEROUS, "written {written} times, {after} of them after the last launch: {last}");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+        let Ok(stored) = Store::open_read_only(&folder) else { continue };
+        let record = stored.policies.values().find(|record| record.script_state.is_some());
+        let Some(state) = record.and_then(|record| record.script_state.clone()) else { continue };
+        let counted: serde_json::Value = serde_json::from_str(&state).unwrap();
+        let launched = counted["launched"].as_u64().unwrap_or_default();
+        // A launch that is in the store has with it what the policy made of it.
+        assert_eq!(launched, stored.tasks.len() as u64, "{state}");
+        if state != last {
+            written += 1;
+            after += u64::from(launched == 3);
+            last = state;
+        }
+    }
+    // Twenty ticks a second, each with another state.
+    let most = began.elapsed().as_secs() + 2 + 3;
+    assert!(written <= most, "written {written} times within {:?}, three launches among them", began.elapsed());
+    assert!(run.stop().await.success());
 }
 
 #[tokio::test(flavor = "multi_thread")]

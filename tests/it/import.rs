@@ -169,6 +169,110 @@ fn what_cannot_be_carried_over_is_told_everywhere() {
     assert!(!policy.contains("it is a secret") && !stderr.contains("it is a secret"), "{policy}{stderr}");
 }
 
+/// Manifests and settings with one thing in them, and what is told of it; nothing where it is carried over.
+#[test]
+fn keys_that_are_known_are_carried_over_or_told() {
+    let deployment = "---\napiVersion: apps/v1\nkind: Deployment\nmetadata: { name: w }\nspec:\n  REST\n  template:\n    \
+                      metadata: { labels: { app: w, tier: front } }\n    spec:\n      containers:\n      - name: w\n        \
+                      image: w:1\n        PART\n";
+    let hpa = "apiVersion: autoscaling/v2\nkind: HorizontalPodAutoscaler\nmetadata: { name: w }\nspec:\n  \
+               scaleTargetRef: { kind: Deployment, name: w }\n  maxReplicas: 3\n";
+    let keda = "kind: ScaledObject\nmetadata: { name: w }\nspec:\n  scaleTargetRef: { name: w }\n  REST\n  triggers:\n  - \
+                type: prometheus\n    PART\n    metadata: { serverAddress: 'http://p', query: q, threshold: '1', MORE }\n";
+    let gocd = "gocd-mesos { go-server { host = h, REST }, go-agent { auto-register-key = k, max-agents = 2 } }";
+    let nomad = "job \"j\" {\n  group \"g\" {\n    REST\n    scaling {\n      max = 3\n      policy {\n        \
+                 check \"c\" {\n          source = \"prometheus\"\n          query = \"q\"\n          \
+                 strategy \"target-value\" { target = 2 }\n        }\n      }\n    }\n    task \"t\" {\n      \
+                 driver = \"DRIVER\"\n      config {\n        image = \"w:1\"\n        PART\n      }\n    }\n  }\n}\n";
+    let object = |rest: &str, part: &str| hpa.to_owned() + &deployment.replace("REST", rest).replace("PART", part);
+    let scaled = |rest: &str, part: &str, more: &str| {
+        keda.replace("REST", rest).replace("PART", part).replace("MORE", more).replace(", }", " }")
+    };
+    let job = |rest: &str, driver: &str, part: &str| {
+        nomad.replace("REST", rest).replace("DRIVER", driver).replace("PART", part)
+    };
+    let plain = object("selector: { matchLabels: { app: w } }", "imagePullPolicy: Always");
+    let cases: &[(&str, String, &[&str], &str)] = &[
+        ("hpa", plain.clone(), &[], "labels = { tier = \"front\" },\n    pull = \"always\","),
+        (
+            "hpa",
+            object("replicas: 4", "ports: [{ containerPort: 9, protocol: TCP }]"),
+            &["Deployment.spec.replicas = 4"],
+            "",
+        ),
+        (
+            "hpa",
+            object("strategy: { type: Recreate }", "ports: [{ containerPort: 9, protocol: UDP }]"),
+            &["Deployment.spec.strategy = ", "protocol = \"UDP\""],
+            "port9 = 9",
+        ),
+        ("hpa", object("", "imagePullPolicy: Sometimes"), &["imagePullPolicy = \"Sometimes\""], ""),
+        (
+            "hpa",
+            hpa.to_owned()
+                + &deployment
+                    .replace("name: w }", "name: w, labels: { team: x } }")
+                    .replace("REST", "")
+                    .replace("PART", ""),
+            &["Deployment.metadata.labels = {team: \"x\"}"],
+            "",
+        ),
+        (
+            "hpa",
+            hpa.replace("kind: Deployment", "kind: Rollout") + "---\nkind: Rollout\nmetadata: { name: w }",
+            &["Rollout w"],
+            "",
+        ),
+        (
+            "keda",
+            scaled(
+                "advanced: { restoreToOriginalReplicaCount: true, horizontalPodAutoscalerConfig: { name: n } }",
+                "",
+                "",
+            ),
+            &["spec.advanced.restoreToOriginalReplicaCount = true", "horizontalPodAutoscalerConfig.name = \"n\""],
+            "",
+        ),
+        ("keda", scaled("", "name: mine", "metricName: old"), &["].name = \"mine\"", "metricName = \"old\""], ""),
+        ("gocd-mesos", gocd.replace("REST", "auth-enabled = true"), &[], ""),
+        ("gocd-mesos", gocd.replace("REST", "auth-enabled = false"), &[], ""),
+        (
+            "gocd-mesos",
+            gocd.replace("REST", "auth-enabled = false, user-name = u"),
+            &["go-server.auth-enabled = false"],
+            "",
+        ),
+        ("nomad", job("", "docker", ""), &[], "w:1"),
+        (
+            "nomad",
+            job("count = 3", "exec", "ports = [\"http\"]"),
+            &[".count = 3", "driver = \"exec\"", "ports = [\"http\"]"],
+            "",
+        ),
+        (
+            "nomad",
+            job("", "docker", "") + "job \"k\" {\n  group \"alone\" {\n    count = 1\n  }\n}\n",
+            &["group \"alone\""],
+            "",
+        ),
+    ];
+    for (kind, text, expected, written) in cases {
+        let all =
+            import(source(kind), "input", text, &Options::default()).unwrap_or_else(|error| panic!("{text}: {error}"));
+        let lost: Vec<&str> = all[0].report.lost.iter().map(|lost| lost.what.as_str()).collect();
+        assert_eq!(lost.len(), expected.len(), "{text}: {lost:#?}");
+        for what in *expected {
+            assert!(lost.iter().any(|lost| lost.contains(what)), "{what}: {lost:#?}\n{text}");
+        }
+        assert!(all[0].policy.contains(written), "{written}: {}", all[0].policy);
+    }
+    // Where there is no container, neither labels nor the fetching of an image mean anything.
+    let local = Options { backend: Some(setpoint::import::Backend::Local), ..Options::default() };
+    let all = import(Source::Hpa, "input", &plain, &local).unwrap();
+    let lost: Vec<&str> = all[0].report.lost.iter().map(|lost| lost.what.as_str()).collect();
+    assert_eq!(lost, ["the image w:1", "fetching the image: always", "the labels tier"]);
+}
+
 #[test]
 fn files_that_are_there_stay() {
     let scratch = Scratch::new();

@@ -143,6 +143,108 @@ async fn reloads_outages_and_crashes_replay_bit_for_bit() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_unchanged_tick_is_a_count_and_its_sample() {
+    let scratch = Scratch::new();
+    scratch.policy(
+        "still",
+        r#"return {
+  interval = "50ms",
+  workload = { command = "exec sleep 600", max = 4 },
+  metric = function(ctx) return ctx.tick % 7 + 0.1 end,
+  target = 3,
+  decide = function(ctx) return { adjust = 0 } end,
+}"#,
+    );
+    let mut run = Setpoint::run(&scratch, ["still.lua", "--state-dir", "state"]);
+    run.ticks("still", 100).await;
+    assert!(run.stop().await.success());
+    let all = entries(scratch.path("state"));
+    assert!(100 <= all.len());
+    for (n, entry) in all.iter().enumerate() {
+        let tick = n as u64 + 1;
+        let value = (tick % 7) as f64 + 0.1;
+        let seen = entry.observation.sample.fresh();
+        assert_eq!((entry.tick, seen.map(f64::to_bits)), (tick, Some(value.to_bits())));
+    }
+    let files = fs::read_dir(scratch.path("state/decisions")).unwrap().map(|file| file.unwrap().metadata().unwrap());
+    let bytes: u64 = files.map(|file| file.len()).sum();
+    // One decision in full, and then eight bytes of a sample, two clocks and a frame each.
+    assert!(bytes < 2_000 + 40 * all.len() as u64, "{bytes} bytes for {} ticks", all.len());
+}
+
+/// Two rows that want more tasks than they may have; `more` are other bounds of some of them.
+fn fleet(more: &str) -> String {
+    format!(
+        r#"local max = {{ eu = 2, us = 3, {more} }}
+return setpoint.fleet {{
+  discover = function()
+    local rows = {{}}
+    for _, name in ipairs({{ "asia", "eu", "us" }}) do
+      rows[#rows + 1] = max[name] and {{ name = name }} or nil
+    end
+    return rows
+  end,
+  policy = function(row)
+    return {{
+      interval = "50ms",
+      workload = {{ command = "exec sleep 600", max = max[row.name], grace = "1s" }},
+      control = {{ law = "proportional" }},
+      metric = function() return 10 end,
+      target = 3,
+    }}
+  end,
+}}"#
+    )
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_fleets_rows_are_stood_in_for_one_by_one_or_all() {
+    let scratch = Scratch::new();
+    scratch.policy("web", &fleet(""));
+    let mut run = Setpoint::run(&scratch, ["web.lua", "--state-dir", "state"]);
+    for (row, most) in [("web/eu", 2), ("web/us", 3)] {
+        run.running(row, most).await;
+        run.ticks(row, 5).await;
+    }
+    assert!(run.stop().await.success());
+    let recorded = entries(scratch.path("state"));
+    let of = |row: &str| recorded.iter().filter(|entry| entry.policy.name.as_str() == row).count();
+    assert_eq!(of("web/eu") + of("web/us"), recorded.len());
+
+    let scratch = &scratch;
+    let replay = |more: &'static [&'static str]| async move {
+        let arguments = ["replay", "state", "--policy"].iter().chain(more).copied();
+        let told = Setpoint::output(scratch, arguments.chain(["--json"])).await;
+        assert_eq!(told.code, Some(0), "{more:?}: {}", told.stderr);
+        let told: Value = serde_json::from_str(&told.stdout).unwrap();
+        let differing = told["otherwise"].as_array().unwrap().iter().map(|other| other["policy"].to_string());
+        let differing: std::collections::BTreeSet<String> = differing.collect();
+        (told["decisions"].as_u64().unwrap() as usize, differing.into_iter().collect::<Vec<_>>().join(" "))
+    };
+    assert_eq!(replay(&["web.lua"]).await, (recorded.len(), String::new()));
+    assert_eq!(replay(&["web.lua", "--row", "eu"]).await, (of("web/eu"), String::new()));
+    // Each row in its own place; one that the log does not know has none.
+    scratch.write("next/web.lua", &fleet("us = 9, asia = 5"));
+    assert_eq!(replay(&["next/web.lua"]).await, (recorded.len(), "\"web/us\"".to_owned()));
+    assert_eq!(replay(&["next/web.lua", "--row", "eu"]).await, (of("web/eu"), String::new()));
+    assert_eq!(replay(&["next/web.lua", "--row", "us"]).await, (of("web/us"), "\"web/us\"".to_owned()));
+    // One row in another's place.
+    let placed = replay(&["next/web.lua", "--row", "us", "--name", "web/eu"]).await;
+    assert_eq!(placed, (of("web/eu"), "\"web/eu\"".to_owned()));
+
+    for (arguments, said) in [
+        (&["next/web.lua", "--name", "web/eu"][..], "--row names one of its rows"),
+        (&["next/web.lua", "--row", "africa"], "--row takes one of: asia, eu, us"),
+        (&["next/web.lua", "--row", "asia"], "there is no decision of `web/asia` in `state`"),
+    ] {
+        let arguments = ["replay", "state", "--policy"].iter().chain(arguments).copied();
+        let told = Setpoint::output(scratch, arguments).await;
+        assert_eq!((told.code, told.stdout.as_str()), (Some(2), ""), "{}", told.stderr);
+        assert!(told.stderr.contains(said), "{}", told.stderr);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_log_is_rotated_while_it_is_written_and_can_be_switched_off() {
     let scratch = Scratch::new();
     write_policies(&scratch, 2.5);

@@ -418,3 +418,44 @@ fn the_spec_that_init_writes_holds() {
     assert_eq!((&value["passed"], &value["failed"]), (&Value::from(3), &Value::from(0)), "{value}");
     assert_eq!(value["coverage"][0]["missed"].as_array().map(Vec::len), Some(0), "{value}");
 }
+
+#[test]
+fn fakes_of_the_file_serve_each_policy_in_a_world_of_its_own() {
+    let scratch = Scratch::new();
+    scratch.write("queue.lua", QUEUE);
+    scratch.write(
+        "queue_test.lua",
+        r#"
+fakes(function(world)
+  local asked = 0
+  return {
+    redis = { connect = function() return { llen = function() asked = asked + 1 return world.queue + 5 * asked end } end },
+    log = { info = function() end },
+  }
+end)
+
+it("makes them anew for each policy", function()
+  local busy, calm = { queue = 25 }, {}
+  local policy, other = load_policy({ world = busy }), load_policy({ world = calm })
+  expect(policy:tick().sample).to_equal(30)
+  busy.queue, calm.queue = 0, 5
+  expect(policy:tick().sample).to_equal(10)
+  expect(other:tick().sample).to_equal(10)
+  expect(load_policy():tick()).to_have_failed("attempt to perform arithmetic")
+end)
+
+it("has those of a single policy before them", function()
+  local own = { redis = { connect = function() return { llen = function() return 40 end } end } }
+  expect(load_policy({ fakes = own }):tick().sample).to_equal(40)
+end)
+
+it("takes them while it is loaded only", function()
+  expect(function() fakes({}) end).to_error("not within `it`")
+end)
+"#,
+    );
+    assert_eq!(json(&scratch, 0, &["queue_test.lua"])["passed"], 3);
+    scratch.write("queue_test.lua", "fakes({})\nit('has no world', function() load_policy({ world = {} }) end)");
+    let (code, stdout, _) = out(&scratch, &["queue_test.lua"]);
+    assert!(code == Some(1) && stdout.contains("gives `fakes` no function that would take it"), "{stdout}");
+}

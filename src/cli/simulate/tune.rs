@@ -6,7 +6,6 @@
 use std::path::PathBuf;
 
 use setpoint::config::ParamKey;
-use setpoint::script::LoadedPolicy;
 use setpoint::sim::Report;
 
 use super::super::exit::{CliError, Exit};
@@ -14,7 +13,7 @@ use super::super::host::{Loader, Set};
 use super::super::sources::PolicyFile;
 use super::super::{ConfigArgs, json_text, sources, term};
 use super::world::WorldArgs;
-use super::{Weights, duration, load, simulate, table};
+use super::{Script, Weights, duration, load, simulate, table};
 
 /// What `tune` takes.
 #[derive(Debug, clap::Args)]
@@ -90,7 +89,7 @@ pub(crate) async fn run(args: &Args) -> Result<Exit, CliError> {
     let mut weights =
         Weights::from([("hours".to_owned(), 1.0), ("minutes".to_owned(), 1.0), ("changes".to_owned(), 0.01)]);
     weights.extend(args.weights.iter().cloned());
-    let as_is = simulate(&file.name, &one(&loader, file, Vec::new()).await?, &setup, None)?;
+    let as_is = simulate(&file.name, one(&loader, file, &args.world, Vec::new()).await?, &setup, None);
     if let Some(error) = as_is.error {
         return Err(CliError::new(Exit::Config, format!("the policy fails in the simulation:\n{error}")));
     }
@@ -100,8 +99,8 @@ pub(crate) async fn run(args: &Args) -> Result<Exit, CliError> {
         let best = tries.first().filter(|_| args.tries / 2 <= n).map(|best| best.at.clone());
         let reach = f64::from(args.tries - n) / f64::from(args.tries);
         let at = draw(&args.vary, best.as_deref(), reach, &mut random);
-        let policy = one(&loader, file, settings(&args.vary, &at)).await?;
-        let report = simulate(&file.name, &policy, &setup, None)?.report;
+        let policy = one(&loader, file, &args.world, settings(&args.vary, &at)).await?;
+        let report = simulate(&file.name, policy, &setup, None).report;
         tries.push(Try { at, cost: cost(&report, &weights), report });
         tries.sort_by(|a, b| a.cost.total_cmp(&b.cost));
     }
@@ -116,8 +115,13 @@ pub(crate) async fn run(args: &Args) -> Result<Exit, CliError> {
 }
 
 /// A file that is one policy.
-async fn one(loader: &Loader, file: &PolicyFile, control: Vec<(String, String)>) -> Result<LoadedPolicy, CliError> {
-    let [(_, policy)] = <[_; 1]>::try_from(load(loader, file, control, None).await?).map_err(|rows| {
+async fn one(
+    loader: &Loader,
+    file: &PolicyFile,
+    world: &WorldArgs,
+    control: Vec<(String, String)>,
+) -> Result<Script, CliError> {
+    let [(_, policy)] = <[_; 1]>::try_from(load(loader, file, world, control, None).await?).map_err(|rows| {
         CliError::new(Exit::Usage, format!("`{}` is a fleet of {} rows", file.name, rows.len()))
             .hint("tune takes a file that is one policy, or a fleet of one row")
     })?;

@@ -1,9 +1,11 @@
 //! The flags that make a world up, for `simulate` and `tune`.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
-use setpoint::sim::{Failures, Load, Outage, OutageKind, Plant, Room, Setup, Shape};
+use setpoint::script::spec::Fakes;
+use setpoint::sim::{Failures, Load, Outage, OutageKind, Plant, Room, Setup, Shape, SpecStage};
 
 use super::super::exit::{CliError, Exit};
 use super::duration;
@@ -123,12 +125,30 @@ pub(super) struct WorldArgs {
     /// Seed of all that is left to chance.
     #[arg(long, value_name = "N", default_value_t = 0)]
     seed: u64,
+
+    /// Let the `fakes` of this spec take the place of the modules that reach outside.
+    #[arg(long, value_name = "SPEC")]
+    fakes: Option<PathBuf>,
+
+    /// Call the policy's own `metric`, which the fakes answer, where its `simulate.metric` would take its place.
+    #[arg(long, requires = "fakes")]
+    own_metric: bool,
 }
 
 impl WorldArgs {
     /// Whether a load was asked for.
     pub(super) const fn has_load(&self) -> bool {
         self.trace.is_some() || self.load.is_some()
+    }
+
+    /// Whose fakes stand in for modules.
+    pub(super) fn fakes(&self) -> Option<Fakes> {
+        self.fakes.clone().map(|path| Fakes { path, stage: Arc::new(SpecStage) })
+    }
+
+    /// Whether `simulate.metric` stays aside.
+    pub(super) const fn own_metric(&self) -> bool {
+        self.own_metric
     }
 
     /// When to end, where that was said.

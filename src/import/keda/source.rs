@@ -77,7 +77,7 @@ fn one(node: Node, path: &str, backend: Backend, report: &mut Report) -> Result<
     let whole = node.clone();
     let mut section = Section::new(node, path)?;
     let kind = section.needed("type", "a trigger's type")?;
-    section.take("name");
+    report.lost_key(&mut section, "name", "triggers are called by what they ask");
     let metric_type = section.text("metricType")?;
     if let Some(node) = section.take("authenticationRef") {
         report.lost_value(&section.at("authenticationRef"), &node, "give the policy a secret of setpoint.toml instead");
@@ -92,7 +92,7 @@ fn one(node: Node, path: &str, backend: Backend, report: &mut Report) -> Result<
             return Ok(None);
         }
         "cpu" | "memory" => figure(&kind, metric_type, &mut metadata)?,
-        "prometheus" => prometheus(&mut metadata, each)?,
+        "prometheus" => prometheus(&mut metadata, each, report)?,
         "redis" => redis(&mut metadata, each, report)?,
         "metrics-api" => match api(&mut metadata, each, report)? {
             Some(source) => source,
@@ -144,17 +144,21 @@ fn worth(metadata: &mut Section, keys: (&str, &str), default: Option<f64>, each:
     Ok(Worth { threshold, activation, each })
 }
 
-fn prometheus(metadata: &mut Section, each: bool) -> Result<Source, Problem> {
+fn prometheus(metadata: &mut Section, each: bool, report: &mut Report) -> Result<Source, Problem> {
     let server = metadata.needed("serverAddress", "the address of Prometheus")?;
     let query = metadata.needed("query", "an expression")?;
-    // Older versions wanted a name.
-    metadata.take("metricName");
+    report.lost_key(metadata, "metricName", "KEDA itself uses it no more");
     let empty_is_zero = metadata.flag("ignoreNullValues")?.unwrap_or(true);
     let worth = worth(metadata, ("threshold", "activationThreshold"), None, each)?;
     Ok(Source::Prometheus { server, query, empty_is_zero, worth })
 }
 
 fn redis(metadata: &mut Section, each: bool, report: &mut Report) -> Result<Source, Problem> {
+    if metadata.has("address") {
+        for key in ["host", "port"] {
+            report.lost_key(metadata, key, "the address is given, and counts");
+        }
+    }
     let address = match (metadata.text("address")?, metadata.text("host")?, metadata.text("port")?) {
         (Some(address), _, _) => address,
         (None, Some(host), port) => format!("{host}:{}", port.unwrap_or_else(|| "6379".to_owned())),

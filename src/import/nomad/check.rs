@@ -60,6 +60,10 @@ pub(super) fn read(name: Option<String>, mut section: Section, report: &mut Repo
     let nodes = section.take_all("strategy");
     let mut strategies = labelled(nodes, "strategy", &known)?.into_iter();
     let (strategy_name, strategy) = strategies.next().ok_or_else(|| section.missing("strategy", "a strategy"))?;
+    for (other, second) in strategies {
+        let what = format!("{path} strategy {:?}", other.unwrap_or_default());
+        report.lost(what, second.place.line, "a check has one strategy, the first");
+    }
     let strategy_name = strategy_name.unwrap_or_default();
     let windowed = strategy_name == "threshold";
     let Some(strategy) = read_strategy(&strategy_name, strategy, &path, report)? else {
@@ -77,6 +81,9 @@ pub(super) fn read(name: Option<String>, mut section: Section, report: &mut Repo
         }
     }
     let source = if matches!(strategy, Strategy::FixedValue(_)) {
+        if query.is_some() {
+            report.lost(section.at("query"), line, "a fixed value needs none");
+        }
         Some(Source::Prometheus(String::new()))
     } else {
         read_source(&source, query.as_deref(), &section)?

@@ -29,7 +29,10 @@ use super::tick::{deadline, with_plan};
 impl Loop {
     /// Records and carries out a plan; `order` is what `victims` said.
     pub(super) fn carry_out(&mut self, key: usize, decision: Decision, mut plan: Plan, order: Vec<TaskId>) {
-        if self.policy(key).is_some_and(|policy| policy.own_count().is_some()) {
+        let Some(policy) = self.policy(key) else { return };
+        // What was said of the intents in `ctx.state` is stored with them: neither outlives the other in a crash.
+        policy.keep_script_state();
+        if policy.own_count().is_some() {
             self.carry_out_count(key, decision, plan);
             return;
         }

@@ -40,6 +40,16 @@ impl Loop {
             return;
         };
         let path = shadow_path(&active.path, &file);
+        let name = policy.name.clone();
+        if self.sources.iter().flatten().any(|source| source.path() == path) {
+            // It was asked for, as every file of a folder is, and may have tasks: another file's word does not end it.
+            tracing::warn!(
+                policy = %name,
+                shadow = %path.display(),
+                "the shadow is run as a policy of its own too; it would not in a folder below"
+            );
+        }
+        let Some(policy) = self.policy(key) else { return };
         match &mut policy.shadow {
             Some(shadow) if shadow.file == file => {}
             other => *other = Some(Box::new(Shadow::new(file))),

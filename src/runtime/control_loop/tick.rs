@@ -393,10 +393,7 @@ impl Loop {
         if !spec.hooks.stop && policy.penalty.as_ref().is_some_and(|penalty| penalty.until <= Instant::now()) {
             policy.penalty = None;
         }
-        if let Some(state) = policy.script().and_then(|script| script.take_changed_state()) {
-            policy.script_state = Some(state);
-            policy.dirty = true;
-        }
+        policy.keep_script_state();
         if spec.hooks.stop {
             let Some(script) = policy.script() else { return };
             let serial = policy.next_serial();

@@ -21,7 +21,7 @@ use super::super::params::Params;
 use super::super::require::{Files, read_source};
 use super::super::row::Row;
 use super::super::state::{to_json, to_lua};
-use super::super::stdlib::{FleetTable, NewEnvironment};
+use super::super::stdlib::{FleetTable, new_environment};
 use super::super::table::{Backends, policy};
 use super::super::vm::Vm;
 use super::super::{Direct, Hook, Mode, ScriptError};
@@ -109,9 +109,7 @@ pub(super) fn load(
         Ok(source) => source.into(),
         Err(reason) => return Err(wrong(format!("load_policy: cannot read {}: {reason}", path.display()))),
     };
-    let new_environment = lua.app_data_ref::<NewEnvironment>().map(|new| new.0.clone());
-    let new_environment = new_environment.ok_or_else(|| wrong("invariant: a VM can make environments"))?;
-    let environment: Table = new_environment.call((fakes, lua.create_table()?))?;
+    let environment = new_environment(lua, fakes, lua.create_table()?)?;
     let stem = path.file_stem().map_or_else(String::new, |stem| stem.to_string_lossy().into_owned());
     let chunk = path.strip_prefix(".").unwrap_or(&path).display().to_string();
     let policy_vm = vm.sibling(chunk, PolicyName::from(stem.as_str()), environment, coverage);

@@ -8,6 +8,7 @@
 //! Invariants: a case ends by its limit, whatever it does; policies of one case are gone with it; the same spec and seed
 //! give the same outcome.
 
+mod fakes;
 mod golden;
 mod host;
 mod load;
@@ -23,6 +24,8 @@ use crate::core::model::{Counts, Placement, PolicyName, Sample, TaskId, TaskStat
 use crate::core::policy::PolicySpec;
 
 use super::{Direct, Given, ScriptError, ScriptHost, TaskView};
+
+pub(super) use fakes::environment;
 
 /// What a spec's file ends in.
 pub const SPEC_SUFFIX: &str = "_test.lua";
@@ -108,6 +111,21 @@ pub struct Ticked {
     pub recorded: Vec<String>,
     /// The script's errors.
     pub errors: Vec<ScriptError>,
+}
+
+/// A spec whose fakes take the modules' place for a policy that is simulated.
+#[derive(Clone)]
+pub struct Fakes {
+    /// Its file, which calls `fakes`.
+    pub path: PathBuf,
+    /// What plays the world, should it load policies while it is being loaded.
+    pub stage: Arc<dyn Stage>,
+}
+
+impl std::fmt::Debug for Fakes {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Fakes").field("path", &self.path).finish_non_exhaustive()
+    }
 }
 
 /// Which spec to run, and how.

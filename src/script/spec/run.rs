@@ -3,22 +3,22 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use mlua::{Function, MultiValue, Table};
 use once_cell::sync::OnceCell;
 
 use crate::core::model::PolicyName;
 
-use super::super::Hook;
 use super::super::call::{HostShared, ScriptDir};
 use super::super::error::{ScriptError, ScriptErrorKind};
 use super::super::fault::Fault;
 use super::super::params::Params;
 use super::super::pool::Pool;
 use super::super::require::{Files, Reads, read_source};
-use super::super::stdlib::NewEnvironment;
+use super::super::stdlib::new_environment;
 use super::super::vm::{Vm, load_prelude};
+use super::super::{Hook, loader};
 use super::golden::Goldens;
 use super::host::{Shared, functions};
 use super::load::scope;
@@ -49,10 +49,7 @@ pub(super) async fn run(
     };
     let goldens = Goldens::beside(&request.path, request.update)
         .map_err(|error| single(ScriptErrorKind::Io, format!("its golden timelines cannot be read: {error}")))?;
-    let folder = match request.path.parent() {
-        Some(parent) if !parent.as_os_str().is_empty() => parent.to_owned(),
-        _ => ".".into(),
-    };
+    let folder = loader::folder(&request.path);
     let file = request.path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
     let own = file.strip_suffix(SPEC_SUFFIX).unwrap_or(&file).to_owned();
     let files = Files::new(folder.clone(), Reads::default());
@@ -102,22 +99,38 @@ fn carry_out(
     })
 }
 
-/// The cases that the spec describes.
-fn collect(vm: &Arc<Vm>, request: &SpecRequest, source: &Arc<str>, state: &Shared) -> Result<Vec<Collected>, Fault> {
+/// What a spec has said of itself while it was loaded.
+pub(super) struct Described {
+    cases: Table,
+    /// Gives the modules of its fakes in a world; nil where it has none.
+    pub(super) fakes: Function,
+}
+
+/// Loads a spec, whose file the VM is named after.
+pub(super) fn describe(
+    vm: &Arc<Vm>,
+    source: &Arc<str>,
+    state: &Shared,
+    seed: u64,
+    limit: Duration,
+) -> Result<Described, Fault> {
     static COMPILED: OnceCell<Vec<u8>> = OnceCell::new();
     let lua = &vm.lua;
     let prelude = load_prelude(lua, SOURCE, &COMPILED).map_err(Fault::Lua)?;
-    let host = functions(lua, state, request.seed).map_err(Fault::Lua)?;
-    let (globals, cases, done): (Table, Table, Function) = prelude.call(host).map_err(Fault::Lua)?;
-    let new_environment = lua.app_data_ref::<NewEnvironment>().map(|new| new.0.clone());
-    let new_environment =
-        new_environment.ok_or_else(|| Fault::Result("invariant: a VM can make environments".to_owned()))?;
+    let host = functions(lua, state, seed).map_err(Fault::Lua)?;
+    let (globals, cases, done, fakes): (Table, Table, Function, Function) = prelude.call(host).map_err(Fault::Lua)?;
     let nothing = lua.create_table().map_err(Fault::Lua)?;
-    let environment: Table = new_environment.call((nothing, globals)).map_err(Fault::Lua)?;
+    let environment = new_environment(lua, nothing, globals).map_err(Fault::Lua)?;
     let own = vm.sibling(vm.chunk.clone(), vm.name.clone(), environment, false);
     let main = own.compile(&vm.chunk, source).map_err(Fault::Lua)?;
-    vm.call_here(&main, &scope(vm, Hook::Load), 0, request.limit, (), |_, _| Ok(()))?;
+    vm.call_here(&main, &scope(vm, Hook::Load), 0, limit, (), |_, _| Ok(()))?;
     done.call::<()>(()).map_err(Fault::Lua)?;
+    Ok(Described { cases, fakes })
+}
+
+/// The cases that the spec describes.
+fn collect(vm: &Arc<Vm>, request: &SpecRequest, source: &Arc<str>, state: &Shared) -> Result<Vec<Collected>, Fault> {
+    let Described { cases, .. } = describe(vm, source, state, request.seed, request.limit)?;
     let read = |case: Table| -> mlua::Result<Collected> {
         Ok(Collected {
             names: case.raw_get("names")?,

@@ -1,5 +1,5 @@
--- What specs see beyond what policies do: describe and it, expect, load_policy, for_all and gen. Runs once in a spec's
--- VM; returns the globals and the list of cases.
+-- What specs see beyond what policies do: describe and it, expect, fakes, load_policy, for_all and gen. Runs once in a
+-- spec's VM; returns the globals, the list of cases, what ends their collection, and what gives the file's fakes.
 --
 -- Failures are raised by the host (`host.fail`), which knows where they were raised; the words are made here.
 
@@ -292,7 +292,7 @@ local collecting = true
 
 local function collect(what)
   if not collecting then
-    error(what .. ": cases are described while the spec is loaded, not within `it`", 3)
+    error(what .. ": expected while the spec is loaded, not within `it`", 3)
   end
 end
 
@@ -366,7 +366,7 @@ end
 -- Policies -----------------------------------------------------------------------------------------------------------
 
 local TICK_KEYS = { "advance", "age", "error", "metric", "missing", "target", "task" }
-local LOAD_KEYS = { "fakes", "name", "now", "params", "row", "start", "startup", "stop", "task" }
+local LOAD_KEYS = { "fakes", "name", "now", "params", "row", "start", "startup", "stop", "task", "world" }
 
 local policies = setmetatable({}, { __mode = "k" })
 local Policy = {}
@@ -480,7 +480,6 @@ local POLICY = {
 }
 
 local function fake(name, members)
-  check("load_policy: fakes." .. name, members, "table")
   return setmetatable({}, {
     __index = function(_, key)
       local value = members[key]
@@ -492,19 +491,59 @@ local function fake(name, members)
   })
 end
 
+local function check_modules(what, modules)
+  check(what, modules, "table")
+  check_keys(what, modules, host.modules)
+  for name, members in pairs(modules) do
+    check(what .. "." .. tostring(name), members, "table")
+  end
+end
+
+-- The file's own fakes: modules by their names, or a function that makes them of a world.
+local own_fakes
+
+local function fakes(modules)
+  collect("fakes")
+  if own_fakes ~= nil then
+    error("fakes: the file has given its fakes already", 2)
+  end
+  if type(modules) ~= "function" then
+    check_modules("fakes", modules)
+  end
+  own_fakes = modules
+end
+
+-- Adds modules to those that stand before the host's.
+local function stand_in(loaded, what, modules)
+  check_modules(what, modules)
+  for name, members in pairs(modules) do
+    loaded["setpoint." .. name] = fake(name, members)
+  end
+end
+
+-- The file's own fakes in a world.
+local function made_fakes(world)
+  local loaded = {}
+  if type(own_fakes) == "function" then
+    stand_in(loaded, "fakes", own_fakes(world))
+  elseif own_fakes ~= nil then
+    stand_in(loaded, "fakes", own_fakes)
+  end
+  return loaded
+end
+
 local function load_policy(options)
   if options == nil or type(options) == "string" then
     options = { name = options }
   end
   check("load_policy", options, "table")
   check_keys("load_policy", options, LOAD_KEYS)
-  local loaded = {}
+  if options.world ~= nil and type(own_fakes) ~= "function" then
+    error("load_policy: world: expected none, since the file gives `fakes` no function that would take it", 2)
+  end
+  local loaded = made_fakes(options.world or {})
   if options.fakes ~= nil then
-    check("load_policy: fakes", options.fakes, "table")
-    check_keys("load_policy: fakes", options.fakes, host.modules)
-    for name, members in pairs(options.fakes) do
-      loaded["setpoint." .. name] = fake(name, members)
-    end
+    stand_in(loaded, "load_policy: fakes", options.fakes)
   end
   local number, made = host.load_policy(options, loaded)
   local policy = setmetatable({}, POLICY)
@@ -749,6 +788,7 @@ local globals = {
   expect = function(value)
     return expectation(value, true)
   end,
+  fakes = fakes,
   for_all = for_all,
   gen = gen,
   it = it,
@@ -756,6 +796,13 @@ local globals = {
   skip = skip,
 }
 
-return globals, cases, function()
+local function done()
   collecting = false
 end
+
+-- What stands before the host's modules in a simulation; nil where the file gives no fakes.
+local function simulated(world)
+  return own_fakes ~= nil and made_fakes(world) or nil
+end
+
+return globals, cases, done, simulated

@@ -127,42 +127,60 @@ async fn the_table_has_every_bundled_policy_and_every_backend_that_it_claims() {
     }
 }
 
-/// The file to simulate: the policy itself, or, of a fleet, one of its rows.
-fn simulated(scratch: &Scratch, name: &str) -> String {
-    if name != "labelled" {
-        return name.to_owned();
-    }
-    let source = std::fs::read_to_string(bundled(name)).unwrap();
-    let (source, fleet) = source.split_once("return setpoint.fleet(").unwrap();
-    assert!(fleet.starts_with("{ discover = discover, policy = policy"));
-    let row = r#"return policy({
-  name = "web", which = { name = "web" }, labels = { ["setpoint.metric"] = "cpu" },
-  template = { image = "shop/web", labels = {} },
-})"#;
-    scratch.policy("row", &(source.to_owned() + row)).display().to_string()
-}
-
 #[tokio::test]
 async fn every_bundled_policy_is_simulated_on_two_loads() {
     let scratch = Scratch::new();
+    let spec = bundled("labelled").with_file_name("labelled_test.lua").display().to_string();
     for entry in CATALOGUE {
+        // A fleet's rows are those of the containers and services that its spec makes up.
+        let (fakes, rows) = match entry.name {
+            "labelled" => (vec!["--fakes", &spec], vec!["labelled/web", "labelled/cache", "labelled/api"]),
+            name => (Vec::new(), vec![name]),
+        };
         for load in entry.loads {
-            let file = simulated(&scratch, entry.name);
-            let arguments = ["simulate", &file, "--json", "--seed", "7"].into_iter().chain(load.split_whitespace());
+            let arguments = ["simulate", entry.name, "--json", "--seed", "7"];
+            let arguments = arguments.into_iter().chain(fakes.iter().copied()).chain(load.split_whitespace());
             let done = Setpoint::output(&scratch, arguments).await;
             assert_eq!(done.code, Some(0), "{} {load}: {}", entry.name, done.stderr);
-            let report: Value = serde_json::from_str(&done.stdout).unwrap();
-            let told = format!("{} {load}: {report}", entry.name);
-            assert_eq!((&report["error"], &report["script_errors"]), (&Value::Null, &0.into()), "{told}");
-            assert_eq!(report["ended"], Value::Null, "{told}");
-            assert!(report["starts"].as_u64() > Some(0), "nothing was ever launched: {told}");
-            // It follows the load: neither is all of it lost, nor is everything there all the time.
-            assert!(report["lost_percent"].as_f64() < Some(40.0) || load.contains("machine"), "{told}");
-            // Where the load goes down, so does what runs; a cache keeps what it has.
-            if load.contains("--load") && entry.name != "memcached" {
-                assert!(report["stops"].as_u64() > Some(0), "nothing was ever taken in: {told}");
+            let told: Value = serde_json::from_str(&done.stdout).unwrap();
+            let reports = told["runs"].as_array().cloned().unwrap_or_else(|| vec![told]);
+            assert_eq!(reports.iter().map(|report| &report["policy"]).collect::<Vec<_>>(), rows, "{load}");
+            for report in reports {
+                follows_its_load(entry.name, load, &report);
             }
         }
+    }
+}
+
+/// What a simulation of a bundled policy must show.
+fn follows_its_load(name: &str, load: &str, report: &Value) {
+    let told = format!("{name} {load}: {report}");
+    assert_eq!((&report["error"], &report["script_errors"]), (&Value::Null, &0.into()), "{told}");
+    assert_eq!(report["ended"], Value::Null, "{told}");
+    assert!(report["starts"].as_u64() > Some(0), "nothing was ever launched: {told}");
+    // It follows the load: neither is all of it lost, nor is everything there all the time.
+    assert!(report["lost_percent"].as_f64() < Some(40.0) || load.contains("machine"), "{told}");
+    // Where the load goes down, so does what runs; a cache keeps what it has.
+    if load.contains("--load") && name != "memcached" {
+        assert!(report["stops"].as_u64() > Some(0), "nothing was ever taken in: {told}");
+    }
+}
+
+#[tokio::test]
+async fn their_own_metrics_are_simulated_with_the_fakes_of_their_specs() {
+    let scratch = Scratch::new();
+    for (name, load) in [("queue", QUEUE[0]), ("sqs", QUEUE[1]), ("prometheus", RATE[0])] {
+        let spec = bundled(name).with_file_name(format!("{name}_test.lua")).display().to_string();
+        let base = ["simulate", name, "--json", "--seed", "7"].into_iter().chain(load.split_whitespace());
+        let base: Vec<&str> = base.collect();
+        let made_up = Setpoint::output(&scratch, base.iter().copied()).await;
+        let fakes = ["--fakes", &spec, "--own-metric"];
+        let own = Setpoint::output(&scratch, base.iter().chain(&fakes).copied()).await;
+        assert_eq!(own.code, Some(0), "{name}: {}", own.stderr);
+        // What `simulate.metric` makes of the world, the metric makes of what stands for it outside.
+        assert_eq!(own.stdout, made_up.stdout, "{name}");
+        let report: Value = serde_json::from_str(&own.stdout).unwrap();
+        assert!(report["changes"].as_u64() > Some(10), "{name}: {report}");
     }
 }
 

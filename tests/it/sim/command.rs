@@ -115,6 +115,160 @@ fn a_script_sees_the_plant_and_reaches_nothing_outside() {
     assert!(10 < inside["starts"].as_u64().unwrap() && 10 < inside["stops"].as_u64().unwrap(), "{inside}");
 }
 
+/// A spec with nothing in it but fakes, and one with cases, of which none is run.
+const FAKES: [&str; 2] = [
+    "fakes(function(world) return { http = { get = function()
+       return { number = function() return world.trace / math.max(world.running, 1) end }
+     end } } end)",
+    r#"local asked = 0
+     describe("web", function()
+       fakes(function(world)
+         return { http = { get = function(url)
+           asked = asked + 1
+           assert(url == "http://web/load" and world.now == require("setpoint.time").now())
+           assert(world.queue == 0 and world.lost >= 0 and world.served >= 0)
+           return { number = function() return world.trace / math.max(world.running, 1) end }
+         end } }
+       end)
+       before_each(function() error("no case is run") end)
+       it("is not run", function() load_policy() error("no case is run") end)
+     end)"#,
+];
+
+/// The same as [`WEB`], but for where the load comes from.
+fn asking() -> String {
+    WEB.replace("ctx.trace / math.max(ctx.running, 1)", "require('setpoint.http').get('http://web/load'):number()")
+}
+
+#[test]
+fn fakes_of_a_spec_stand_in_for_what_is_outside() {
+    let scratch = Scratch::new();
+    trace(&scratch);
+    scratch.write("inside/web.lua", WEB);
+    scratch.write("web.lua", &asking());
+    let simulate = |more: &[&'static str]| {
+        let arguments: Vec<&str> = ["simulate"].into_iter().chain(more.iter().copied()).chain(CONTRACT).collect();
+        arguments.into_iter().chain(["--noise", "0.05", "--json"]).map(str::to_owned).collect::<Vec<_>>()
+    };
+    let run = |arguments: Vec<String>| {
+        let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+        json(&scratch, &arguments)
+    };
+    let inside = run(simulate(&["inside/web.lua"]));
+    let without = run(simulate(&["web.lua"]));
+    assert!(without["error"].as_str().unwrap().contains("`--fakes SPEC` the module's"), "{without}");
+    for text in FAKES {
+        scratch.write("web_test.lua", text);
+        // The world that fakes see is the one that `ctx` shows, and so is what is made of it, to the bit.
+        assert_eq!(run(simulate(&["web.lua", "--fakes", "web_test.lua"])), inside);
+    }
+    // Each of those that are compared has fakes of its own.
+    let both = run(simulate(&["web.lua", "--fakes", "web_test.lua", "--compare", "proportional,inside/web.lua"]));
+    assert_eq!(both["runs"], serde_json::json!([inside, inside]));
+    // `simulate.metric` comes first, unless it is told to stay aside.
+    let made_up = asking().replace("target = 30", "target = 30, simulate = { metric = function() return 30 end }");
+    scratch.write("made-up/web.lua", &made_up);
+    let still = run(simulate(&["made-up/web.lua", "--fakes", "web_test.lua"]));
+    assert!(still["error"].is_null() && still["changes"] != inside["changes"], "{still}");
+    assert_eq!(run(simulate(&["made-up/web.lua", "--fakes", "web_test.lua", "--own-metric"])), inside);
+    // `tune` takes them as well.
+    let vary = ["--vary", "tolerance=1..5", "--tries", "2", "--json"];
+    let tune = ["tune", "web.lua", "--fakes", "web_test.lua"].into_iter().chain(CONTRACT).chain(vary);
+    let tuned = json(&scratch, &tune.collect::<Vec<_>>());
+    assert_eq!(tuned["as_it_is"]["report"]["script_errors"], 0, "{tuned}");
+}
+
+#[test]
+fn fakes_serve_every_function_and_the_rows_of_a_fleet() {
+    let scratch = Scratch::new();
+    // What is scaled is somebody else's, and is told so by HTTP; what rows there are, too.
+    scratch.write(
+        "apps.lua",
+        r#"local http = require("setpoint.http")
+return setpoint.fleet {
+  discover = function() return http.get("http://apps"):json() end,
+  policy = function(row)
+    local app = "http://apps/" .. row.name
+    local function scale(n) return http.put(app, { json = n }).ok and n or 0 end
+    return {
+      interval = "5s",
+      workload = { backend = "none", min = 1, max = 60, count = function() return http.get(app):number() end },
+      control = { law = "proportional", per_task = 4, tolerance = 2 },
+      metric = function(ctx) return http.get(app .. "/load"):number() / math.max(ctx.running, 1) end,
+      target = row.target,
+      cooler = scale,
+      warmer = scale,
+    }
+  end,
+}"#,
+    );
+    scratch.write(
+        "apps_test.lua",
+        r#"fakes(function(world)
+  local function answer(value)
+    return { json = function() return value end, number = function() return value end }
+  end
+  return { http = {
+    get = function(url)
+      if url == "http://apps" then
+        assert(world.trace == nil and world.running == nil, "there is no world yet")
+        return answer({ { name = "eu", target = 30 }, { name = "us", target = 15 } })
+      end
+      return answer(url:find("/load$") and world.trace or world.running)
+    end,
+    put = function() return { ok = true } end,
+  } }
+end)"#,
+    );
+    trace(&scratch);
+    let base = ["simulate", "apps.lua", "--fakes", "apps_test.lua", "--json"];
+    let told = json(&scratch, &base.into_iter().chain(CONTRACT).collect::<Vec<_>>());
+    let runs = told["runs"].as_array().unwrap();
+    assert_eq!(runs.iter().map(|run| run["policy"].as_str().unwrap()).collect::<Vec<_>>(), ["apps/eu", "apps/us"]);
+    for run in runs {
+        assert_eq!((&run["error"], &run["ticks_without_sample"]), (&Value::Null, &0.into()), "{run}");
+        assert!(10 < run["changes"].as_u64().unwrap(), "{run}");
+    }
+    assert!(runs[0]["task_hours"].as_f64() < runs[1]["task_hours"].as_f64(), "{told}");
+    let one = json(&scratch, &base.into_iter().chain(CONTRACT).chain(["--row", "us"]).collect::<Vec<_>>());
+    assert_eq!(one, runs[1], "a row by itself is the same");
+}
+
+#[test]
+fn fakes_that_are_none_are_told() {
+    let scratch = Scratch::new();
+    scratch.write("web.lua", &asking());
+    let simulate = ["simulate", "web.lua", "--load", "sine", "--for", "1m", "--fakes", "web_test.lua"];
+    let (code, _, stderr) = out(&scratch, &simulate);
+    assert_eq!(code, Some(74), "{stderr}");
+    assert!(stderr.contains("web_test.lua") && stderr.contains("cannot be read"), "{stderr}");
+    for (text, expected) in [
+        ("it('has none', function() load_policy({ fakes = {} }) end)", "gives no fakes: expected `fakes {"),
+        (&asking(), "gives no fakes"),
+        ("fakes({ htp = {} })", "fakes has no `htp`"),
+        ("fakes({ htp = {} })", "did you mean `http`?"),
+        ("fakes(function() return { rediss = {} } end)", "did you mean `redis`?"),
+        ("fakes(function() end)", "fakes: expected a table, got nil"),
+        ("fakes({ http = 3 })", "fakes.http: expected a table, got 3"),
+        ("fakes('http')", "fakes: expected a table, got \"http\""),
+        ("fakes({ http = {} }) fakes({ redis = {} })", "the file has given its fakes already"),
+        ("fakes(function(world) return world.treace end)", "did you mean `trace`?"),
+        ("fakes(function(world) world.trace = 3 end)", "the world is read-only"),
+        ("fakes({ ", "xpected"),
+    ] {
+        scratch.write("web_test.lua", text);
+        let (code, stdout, stderr) = out(&scratch, &simulate);
+        assert_eq!((code, stdout.as_str()), (Some(78), ""), "{text}: {stderr}");
+        assert!(stderr.contains("web_test.lua") && stderr.contains(expected), "{text}: {stderr}");
+    }
+    // What is asked of a fake and is not in it is an error of the function that asks.
+    scratch.write("web_test.lua", "fakes({ http = { post = function() end } })");
+    let told = json(&scratch, &simulate.into_iter().chain(["--json"]).collect::<Vec<_>>());
+    assert!(told["error"].as_str().unwrap().contains("the fake of setpoint.http has no \"get\""), "{told}");
+    let (code, _, stderr) = out(&scratch, &["simulate", "web.lua", "--own-metric"]);
+    assert!(code == Some(2) && stderr.contains("--fakes <SPEC>"), "{stderr}");
+}
+
 #[test]
 fn rows_of_a_fleet_run_one_by_one_or_all() {
     let scratch = Scratch::new();
