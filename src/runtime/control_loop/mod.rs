@@ -354,6 +354,15 @@ impl Loop {
         }
     }
 
+    /// Hands writes to the store that somebody waits for who can wait for a burst of them to be over.
+    fn write_soon(&mut self, mut writes: Vec<Write>) -> Option<oneshot::Receiver<Result<(), StoreError>>> {
+        let store = self.store.as_ref()?;
+        writes.push(Write::Clock(self.clock.now(), self.clock.wall()));
+        let (done, durable) = oneshot::channel();
+        store.submit_soon(writes, done);
+        Some(durable)
+    }
+
     /// The one way to a backend. In a dry run it leads nowhere. False when the request could not be handed over.
     fn send(
         &mut self,

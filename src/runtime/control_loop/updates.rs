@@ -213,7 +213,7 @@ impl Loop {
             self.write(writes, false);
             return;
         };
-        let Some(durable) = self.write(writes, true) else { return receipt.durable() };
+        let Some(durable) = self.write_soon(writes) else { return receipt.durable() };
         tokio::spawn(async move {
             // One that could not be written is not acknowledged, and comes again.
             if let Ok(Ok(())) = durable.await {
