@@ -473,8 +473,9 @@ impl Loop {
         });
         let Some((name, message, code)) = over else { return };
         if self.stopping.is_none() {
-            tracing::error!(backend = %name, "{message}");
-            self.stop(RunEnd { code, reason: format!("backend `{name}`: {message}") });
+            // The one place that tells of it: the backend leaves that to its standing.
+            tracing::error!(backend = %name, code, keep_tasks = self.settings.keep_tasks, "{message}; stopping");
+            self.begin_stop(RunEnd { code, reason: format!("backend `{name}`: {message}") });
         }
     }
 
