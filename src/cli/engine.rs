@@ -73,12 +73,13 @@ pub(crate) async fn run(
         let router = http::legacy_router(handle.clone(), address, hosts);
         Some(tokio::spawn(http::serve(listener, router, stop.clone().cancelled_owned())))
     });
-    let RunEnd { code, reason } = tokio::select! {
+    // Why it ended has been logged by the engine.
+    let RunEnd { code, .. } = tokio::select! {
         end = engine.run(signals) => end,
         never = live::follow(screen, &handle, paint) => match never {},
     };
     screen.release();
-    tracing::info!(code, "{reason}");
+    tracing::info!(code, "ended");
     stop.cancel();
     for server in server.into_iter().chain(services) {
         match server.await {

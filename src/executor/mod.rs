@@ -9,7 +9,7 @@
 //! with each subscription, so an agent that dies takes none with it. When the agent is away for longer than its recovery
 //! timeout, the tasks are ended and the executor with them. It also ends by itself once it has had tasks, has none left and
 //! everything of them is acknowledged. It stands in for a cluster's command and Docker executors, too, and then ends a task
-//! for its health as those do; otherwise what follows from health is the scheduler's to decide.
+//! for its health as those do, and sends no figures; otherwise what follows from health is the scheduler's to decide.
 //!
 //! - **Invariant:** an update is told again until it is acknowledged, and never told as something else.
 //! - **Invariant:** when the executor ends, by itself or by force, its commands end too.
@@ -239,6 +239,7 @@ impl Executor {
     fn on_update(&mut self, update: TaskUpdate) {
         let running = self.tasks.get(&update.id);
         let killed = running.is_some_and(|running| running.killed);
+        let contained = running.is_some_and(|running| running.contained);
         let healthy = match update.state {
             // Mesos's word for a task that was ended for its health.
             TaskState::Gone => running.and_then(|running| running.condemned.then_some(false)),
@@ -257,6 +258,11 @@ impl Executor {
             if running.checking.is_some() {
                 running.last = Some(update.clone());
             }
+        }
+        // A command runs a moment later. Telling of that moment would cost it a whole round to the scheduler and back, since
+        // an agent passes on one update of a task at a time.
+        if update.state == TaskState::Staging && !self.single && !contained {
+            return;
         }
         if let Some(status) = task::status(&update, killed) {
             self.client.update(status);
@@ -284,7 +290,8 @@ impl Executor {
 
     /// CPU and memory of the tasks, for the scheduler; beside everything else, since agents can be slow to take them.
     fn send_figures(&mut self) {
-        if self.tasks.is_empty() || self.sending.as_ref().is_some_and(|sending| !sending.is_finished()) {
+        // Those that it stands in for send none: agents measure their tasks.
+        if self.single || self.tasks.is_empty() || self.sending.as_ref().is_some_and(|sending| !sending.is_finished()) {
             return;
         }
         let ids = |contained: bool| {

@@ -163,7 +163,7 @@ impl Executor {
     /// Starts a client, which subscribes by itself. Must be called within a tokio runtime.
     pub fn connect(config: ExecutorConfig) -> Result<(Self, ExecutorSignals), MesosError> {
         let credentials = config.token.clone().map(Credentials::Bearer);
-        let http = Http::new(&HttpConfig { credentials, ..HttpConfig::default() })?;
+        let http = Http::to(&config.agent, &HttpConfig { credentials, ..HttpConfig::default() })?;
         Http::check(&config.agent)?;
         let shared = Arc::new(Shared {
             config,

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use reqwest::header::{ACCEPT, CONTENT_TYPE, HeaderName, LOCATION};
-use reqwest::{Client, RequestBuilder, Response, StatusCode, Url};
+use reqwest::{Client, ClientBuilder, RequestBuilder, Response, StatusCode, Url};
 
 use super::error::{MesosError, excerpt, innermost, shown};
 
@@ -61,9 +61,23 @@ pub(super) struct Http {
 
 impl Http {
     pub(super) fn new(config: &HttpConfig) -> Result<Self, MesosError> {
-        let client = client(config).map_err(MesosError::Client)?;
+        Ok(Self::with(config, client(config).map_err(MesosError::Client)?))
+    }
+
+    /// One for a single peer. For a plain one no certificates are read, which is half of a short program's start.
+    pub(super) fn to(peer: &Url, config: &HttpConfig) -> Result<Self, MesosError> {
+        if peer.scheme() == "https" {
+            return Self::new(config);
+        }
+        let builder = builder(config);
+        #[cfg(feature = "tls")]
+        let builder = builder.tls_certs_only([]);
+        Ok(Self::with(config, builder.build().map_err(MesosError::Client)?))
+    }
+
+    fn with(config: &HttpConfig, client: Client) -> Self {
         let call_timeout = config.call_timeout.unwrap_or(Duration::from_secs(10));
-        Ok(Self { client, credentials: config.credentials.clone(), call_timeout })
+        Self { client, credentials: config.credentials.clone(), call_timeout }
     }
 
     /// Refuses what this build cannot do.
@@ -156,30 +170,31 @@ fn in_words(status: StatusCode, body: String) -> String {
     }
 }
 
-fn client(config: &HttpConfig) -> Result<Client, reqwest::Error> {
+fn builder(config: &HttpConfig) -> ClientBuilder {
     #[cfg(feature = "tls")]
     // Somebody else in the process may have chosen a provider already, which is as good.
     drop(rustls::crypto::ring::default_provider().install_default());
-    let builder = || {
-        Client::builder()
-            .no_proxy()
-            .redirect(reqwest::redirect::Policy::none())
-            .connect_timeout(config.connect_timeout.unwrap_or(Duration::from_secs(5)))
-            .tcp_keepalive(Duration::from_secs(30))
-            .pool_idle_timeout(Duration::from_secs(60))
-            .user_agent(concat!("setpoint/", env!("CARGO_PKG_VERSION")))
-    };
+    Client::builder()
+        .no_proxy()
+        .redirect(reqwest::redirect::Policy::none())
+        .connect_timeout(config.connect_timeout.unwrap_or(Duration::from_secs(5)))
+        .tcp_keepalive(Duration::from_secs(30))
+        .pool_idle_timeout(Duration::from_secs(60))
+        .user_agent(concat!("setpoint/", env!("CARGO_PKG_VERSION")))
+}
+
+fn client(config: &HttpConfig) -> Result<Client, reqwest::Error> {
     #[cfg(feature = "tls")]
     if let Some(pem) = &config.ca_pem {
         let certificates = reqwest::Certificate::from_pem_bundle(pem)?;
-        return builder()
+        return builder(config)
             .tls_certs_merge(certificates.clone())
             .build()
-            .or_else(|_| builder().tls_certs_only(certificates).build());
+            .or_else(|_| builder(config).tls_certs_only(certificates).build());
     }
-    let client = builder().build();
+    let client = builder(config).build();
     // A machine without any CA certificates can still speak plain HTTP.
     #[cfg(feature = "tls")]
-    let client = client.or_else(|_| builder().tls_certs_only([]).build());
+    let client = client.or_else(|_| builder(config).tls_certs_only([]).build());
     client
 }

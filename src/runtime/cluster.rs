@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -20,7 +20,7 @@ use crate::mesos::wire::operator::{Agent, Framework, MasterState, Sums, Task, Us
 use crate::mesos::{Cluster, HttpConfig, Masters, MesosError, Meter};
 use crate::script::cluster::{Amount, ClusterQuery, ClusterTask, ClusterTotals, ClusterView};
 
-/// For how long an answer is shared.
+/// For how long an answer is shared, from when it came.
 const FRESH: Duration = Duration::from_secs(1);
 
 /// Agents that are asked at the same time.
@@ -40,10 +40,14 @@ pub struct MesosCluster {
     meters: Mutex<HashMap<PolicyName, (Instant, Meter)>>,
 }
 
-/// The last answer to a question, shared while it is fresh; the one on its way is waited for by all who ask.
+/// The last answer to a question, shared while it is fresh; the one on its way is waited for by all who ask, however long
+/// it takes: whoever asked a slow agent anew would make it slower.
 struct Recent<T> {
-    last: Mutex<Option<(Instant, Answer<T>)>>,
+    last: Mutex<Option<(Answered, Answer<T>)>>,
 }
+
+/// When an answer came, once it has.
+type Answered = Arc<OnceLock<Instant>>;
 
 type Answer<T> = Shared<BoxFuture<'static, Result<Arc<T>, String>>>;
 
@@ -138,15 +142,28 @@ impl ClusterView for MesosCluster {
 impl<T: Send + Sync + 'static> Recent<T> {
     fn get(&self, ask: impl Future<Output = Result<T, MesosError>> + Send + 'static) -> Answer<T> {
         let mut last = lock(&self.last);
-        let now = Instant::now();
-        match &*last {
-            Some((asked, answer)) if now.saturating_duration_since(*asked) < FRESH => answer.clone(),
-            _ => {
-                let answer = ask.map(|answer| answer.map(Arc::new).map_err(|error| error.to_string())).boxed().shared();
-                *last = Some((now, answer.clone()));
-                answer
-            }
+        let fresh = |answered: &Answered| answered.get().is_none_or(|at| at.elapsed() < FRESH);
+        if let Some((answered, answer)) = &*last
+            && fresh(answered)
+        {
+            return answer.clone();
         }
+        let answered = Answered::default();
+        let came = Arc::clone(&answered);
+        // A worker of its own: it comes to an end also when those who wait for it give up.
+        let asking = tokio::spawn(async move {
+            let answer = ask.await.map(Arc::new).map_err(|error| error.to_string());
+            came.get_or_init(Instant::now);
+            answer
+        });
+        let over = Arc::clone(&answered);
+        let answer = asking.map(move |answer| {
+            over.get_or_init(Instant::now);
+            answer.unwrap_or_else(|error| Err(error.to_string()))
+        });
+        let answer = answer.boxed().shared();
+        *last = Some((answered, answer.clone()));
+        answer
     }
 }
 
@@ -158,8 +175,8 @@ impl<T> Default for Recent<T> {
 
 impl<T> fmt::Debug for Recent<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let asked = lock(&self.last).as_ref().map(|(asked, _)| asked.elapsed());
-        f.debug_struct("Recent").field("asked", &asked).finish_non_exhaustive()
+        let age = lock(&self.last).as_ref().and_then(|(answered, _)| Some(answered.get()?.elapsed()));
+        f.debug_struct("Recent").field("age", &age).finish_non_exhaustive()
     }
 }
 

@@ -139,7 +139,10 @@ impl Engine {
 }
 
 fn ended(end: Result<RunEnd, tokio::task::JoinError>) -> RunEnd {
-    end.unwrap_or_else(|error| RunEnd { code: 70, reason: format!("the control loop ended: {error}") })
+    end.unwrap_or_else(|error| {
+        tracing::error!(error = %error, "the control loop ended");
+        RunEnd { code: 70, reason: format!("the control loop ended: {error}") }
+    })
 }
 
 /// Finds the files of all sources; nothing may give the same name twice.

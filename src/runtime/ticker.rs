@@ -14,6 +14,8 @@ use tokio::time::Instant;
 pub(crate) enum Timer {
     /// A policy's tick: its key, and the epoch of its schedule (older epochs are void).
     Tick(usize, u64),
+    /// What a policy's backend has not placed lapses: its key and epoch, likewise.
+    Lapse(usize, u64),
     /// A source's discovery: its index, and the round (of an earlier generation of the fleet it is void).
     Discover(usize, u64),
     /// A source whose file is gone: retire its policies unless it came back.

@@ -1,6 +1,7 @@
 //! Mesos: genuine masters, agents and ZooKeeper, and a scripted master for what those will not do on demand.
 
 mod backend;
+mod beside;
 mod client;
 mod executor;
 mod fake;

@@ -164,6 +164,10 @@ impl LocalBackend {
     /// Looks which processes are which known tasks.
     async fn plan(&self, known: &[KnownTask]) -> Plan {
         let mark = (!self.shared.setting.ephemeral).then(|| self.shared.setting.mark.clone());
+        if mark.is_none() && known.is_empty() {
+            // There is nothing to look for, and all of `/proc` takes a while.
+            return Plan::default();
+        }
         let snapshot = tokio::task::spawn_blocking(move || Snapshot::take(mark.as_deref())).await;
         let own_group = rustix::process::getpgrp().as_raw_pid();
         snapshot.map(|snapshot| snapshot.plan(known, own_group)).unwrap_or_default()

@@ -263,7 +263,6 @@ impl Worker {
         tracing::info!(framework = %id, master = %connected.master, "subscribed with the Mesos master");
         // Nothing may be launched under an id that the next run does not know.
         if let Err(error) = self.book.keep(Some(&id)) {
-            tracing::error!(error = %error, "the framework's id cannot be kept");
             self.over = true;
             let message = format!("the framework's id cannot be kept: {error}");
             show(&self.board, |shown| shown.standing = Standing::Over { message, code: 74 });
@@ -362,7 +361,7 @@ impl Worker {
             }
             other => (other.to_string(), 69),
         };
-        tracing::error!(code, "{message}");
+        // Whoever asks for our standing tells of it.
         self.facts.remove("subscribed");
         self.facts.remove("reconciled");
         show(&self.board, |shown| shown.standing = Standing::Over { message: message.clone(), code });

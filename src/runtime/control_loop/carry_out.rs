@@ -20,11 +20,14 @@ use crate::script::{Hook, Mode, ScriptError};
 
 use super::super::backend_worker::Work;
 use super::super::event::Event;
-use super::super::policy::{Drain, Phase};
+use super::super::policy::{Drain, Phase, Policy};
 use super::super::record::Write;
 use super::super::ticker::Timer;
 use super::Loop;
 use super::tick::{deadline, with_plan};
+
+/// How long before a tick launches lapse that are not placed by then: enough for the backend to let go of them.
+const LAPSE_AHEAD: Duration = Duration::from_millis(50);
 
 impl Loop {
     /// Records and carries out a plan; `order` is what `victims` said.
@@ -142,6 +145,7 @@ impl Loop {
         if self.send(&backend, &name, Work::Launch(requests), after) {
             self.totals.launched += u64::from(n);
             self.show_tasks(key, &ids);
+            self.set_lapse(key);
             return n;
         }
         tracing::error!(policy = %name, backend = %backend, "the backend's queue is full, the launch is dropped");
@@ -153,6 +157,11 @@ impl Loop {
 
     /// Tells tasks to end, through `drain` where there is one; how many were not on their way out already.
     pub(super) fn kill(&mut self, key: usize, ids: &[TaskId]) -> u32 {
+        self.end_tasks(key, ids, true)
+    }
+
+    /// The same. What was never placed needs no record before it is withdrawn: after a crash it is not there either way.
+    fn end_tasks(&mut self, key: usize, ids: &[TaskId], recorded_first: bool) -> u32 {
         if ids.is_empty() || self.settings.dry_run {
             return 0;
         }
@@ -181,7 +190,7 @@ impl Loop {
         let drain_deadline = policy.drains.values().map(|drain| drain.until).min();
         writes.push(Write::Policy(policy.name.clone(), Box::new(policy.record())));
         let direct: Vec<TaskId> = killed.iter().filter(|id| !policy.drains.contains_key(*id)).cloned().collect();
-        let after = self.write(writes, true);
+        let after = self.write(writes, recorded_first);
         self.send_kills(key, &direct, after);
         if let Some(until) = drain_deadline {
             self.wake_at(key, until);
@@ -372,16 +381,43 @@ impl Loop {
         self.publish(key);
     }
 
+    /// Sets a timer for what the backend will not have placed shortly before the next tick: until it has let go of that,
+    /// it takes room below `max`, and a tick that finds none would leave the backend nothing to place until the next one.
+    fn set_lapse(&mut self, key: usize) {
+        let Some(policy) = self.policies.get(key).and_then(Option::as_ref) else { return };
+        if !self.queues_launches(policy) {
+            return;
+        }
+        let (epoch, ahead) = (policy.epoch, (policy.interval / 5).min(LAPSE_AHEAD));
+        if let Some(at) = policy.due.checked_sub(ahead)
+            && Instant::now() < at
+        {
+            self.timers.set(at, Timer::Lapse(key, epoch));
+        }
+    }
+
+    /// The next tick is near.
+    pub(super) fn on_lapse(&mut self, key: usize, epoch: u64) {
+        let at = self.clock.now();
+        if self.policy(key).is_some_and(|policy| policy.epoch == epoch) && self.stopping.is_none() {
+            self.withdraw_lapsed(key, at);
+        }
+    }
+
+    /// Whether the policy's backend may take a launch and not place it.
+    fn queues_launches(&self, policy: &Policy) -> bool {
+        let backend = policy.spec().and_then(|spec| self.backends.get(&spec.workload.backend));
+        backend.is_some_and(|backend| backend.capabilities().queues)
+    }
+
     /// Withdraws launches that a backend has not placed by the next tick (rule 3 of the semantics).
     pub(super) fn withdraw_lapsed(&mut self, key: usize, at: Timestamp) {
         let Some(policy) = self.policies.get(key).and_then(Option::as_ref) else { return };
-        let Some(spec) = policy.spec() else { return };
-        let queues = self.backends.get(&spec.workload.backend).is_some_and(|backend| backend.capabilities().queues);
-        if !queues {
+        if !self.queues_launches(policy) {
             return;
         }
         let lapsed = policy.ledger.lapsed(at);
-        let n = self.kill(key, &lapsed);
+        let n = self.end_tasks(key, &lapsed, false);
         if let Some(policy) = self.policy(key) {
             policy.refused += n;
         }

@@ -267,6 +267,7 @@ impl Loop {
             let Some((due, timer)) = self.timers.pop_due(now) else { return };
             match timer {
                 Timer::Tick(key, epoch) => self.on_due(key, epoch, due),
+                Timer::Lapse(key, epoch) => self.on_lapse(key, epoch),
                 Timer::Discover(source, round) => self.on_discover_due(source, round),
                 Timer::Retire(source) => self.retire_if_gone(source),
                 Timer::Chores => self.on_chores(now),
@@ -352,6 +353,15 @@ impl Loop {
             store.submit(writes, false, None);
             None
         }
+    }
+
+    /// Hands writes to the store that somebody waits for who can wait for a burst of them to be over.
+    fn write_soon(&mut self, mut writes: Vec<Write>) -> Option<oneshot::Receiver<Result<(), StoreError>>> {
+        let store = self.store.as_ref()?;
+        writes.push(Write::Clock(self.clock.now(), self.clock.wall()));
+        let (done, durable) = oneshot::channel();
+        store.submit_soon(writes, done);
+        Some(durable)
     }
 
     /// The one way to a backend. In a dry run it leads nowhere. False when the request could not be handed over.

@@ -33,6 +33,11 @@ impl Loop {
             return;
         }
         tracing::info!(reason = %end.reason, keep_tasks = self.settings.keep_tasks, "stopping");
+        self.begin_stop(end);
+    }
+
+    /// The same when why has been logged already, and it is not stopping yet.
+    pub(super) fn begin_stop(&mut self, end: RunEnd) {
         // Nothing was started in a dry run, so nothing is ended after it.
         let killing = !self.settings.keep_tasks && !self.settings.dry_run;
         self.stopping = Some(Stopping { end, killing });

@@ -213,7 +213,7 @@ impl Loop {
             self.write(writes, false);
             return;
         };
-        let Some(durable) = self.write(writes, true) else { return receipt.durable() };
+        let Some(durable) = self.write_soon(writes) else { return receipt.durable() };
         tokio::spawn(async move {
             // One that could not be written is not acknowledged, and comes again.
             if let Ok(Ok(())) = durable.await {
@@ -473,8 +473,9 @@ impl Loop {
         });
         let Some((name, message, code)) = over else { return };
         if self.stopping.is_none() {
-            tracing::error!(backend = %name, "{message}");
-            self.stop(RunEnd { code, reason: format!("backend `{name}`: {message}") });
+            // The one place that tells of it: the backend leaves that to its standing.
+            tracing::error!(backend = %name, code, keep_tasks = self.settings.keep_tasks, "{message}; stopping");
+            self.begin_stop(RunEnd { code, reason: format!("backend `{name}`: {message}") });
         }
     }
 

@@ -32,7 +32,7 @@ pub use error::StoreError;
 use super::record::{Stored, Write};
 use disk::Disk;
 use folder::Lock;
-use writer::{Done, Queue};
+use writer::{Done, Pace, Queue};
 
 /// The store of one state folder, which nobody else has open meanwhile.
 #[derive(Debug)]
@@ -83,7 +83,13 @@ impl Store {
     /// tried again all the same, so after an error the writes may still take effect later. With no writes,
     /// `done` hears when everything submitted before is durable.
     pub fn submit(&self, writes: Vec<Write>, sync: bool, done: Option<oneshot::Sender<Result<(), StoreError>>>) {
-        self.queue.submit(writes, sync, done.map(Done::Async));
+        self.queue.submit(writes, if sync { Pace::Now } else { Pace::Later }, done.map(Done::Async));
+    }
+
+    /// The same for writes that somebody waits for who can wait a few milliseconds more: at once when the last commit was
+    /// a while ago, so that one is not delayed, and in a burst many in one commit.
+    pub fn submit_soon(&self, writes: Vec<Write>, done: oneshot::Sender<Result<(), StoreError>>) {
+        self.queue.submit(writes, Pace::Soon, Some(Done::Async(done)));
     }
 
     /// Why writes are not durable at present. While there is a failure nothing may be launched.
@@ -99,7 +105,7 @@ impl Store {
     /// Why it is not.
     pub fn flush(&self) -> Result<(), StoreError> {
         let (done, answer) = mpsc::channel();
-        self.queue.submit(Vec::new(), true, Some(Done::Blocking(done)));
+        self.queue.submit(Vec::new(), Pace::Now, Some(Done::Blocking(done)));
         answer.recv().unwrap_or(Err(StoreError::Closed))
     }
 
@@ -115,7 +121,7 @@ impl Store {
     fn end(&mut self) -> Result<(), StoreError> {
         let Some(writer) = self.writer.take() else { return Ok(()) };
         let (done, answer) = mpsc::channel();
-        self.queue.submit(Vec::new(), true, Some(Done::Blocking(done)));
+        self.queue.submit(Vec::new(), Pace::Now, Some(Done::Blocking(done)));
         self.queue.close();
         let ended = writer.join();
         let flushed = answer.try_recv().unwrap_or(Err(StoreError::Closed));

@@ -2,8 +2,8 @@
 //!
 //! Submissions meet in one map, newest write for each key, and each commit takes the whole map: order is kept
 //! between commits, no submission is ever half in one, and the map is bounded by the number of records however long
-//! a disk is full. A commit is due at once when a submission asked for it, else a second after the first one, so
-//! that a crash loses at most that second of what nobody waited for.
+//! a disk is full. When a commit is due is up to the submissions ([`Pace`]): the most urgent one counts, and a crash
+//! loses at most a second of what nobody waited for.
 //!
 //! A commit that failed is put back under what came since, and tried again once a second.
 
@@ -23,8 +23,34 @@ use super::record::Key;
 /// How long writes that nobody waits for may wait for company.
 const LINGER: Duration = Duration::from_secs(1);
 
+/// The least time from one commit to the next where somebody waits who can: of a burst the first one is committed at once,
+/// and the others together.
+const GATHER: Duration = Duration::from_millis(50);
+
 /// The least time between two tries on a disk that does not take writes.
 const RETRY: Duration = Duration::from_secs(1);
+
+/// How long a submission may wait for company.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Pace {
+    /// Not at all.
+    Now,
+    /// Until [`GATHER`] after the last commit.
+    Soon,
+    /// For [`LINGER`].
+    Later,
+}
+
+impl Pace {
+    /// When what was submitted now is to be committed.
+    fn due(self, now: Instant, last: Option<Instant>) -> Instant {
+        match self {
+            Self::Now => now,
+            Self::Soon => last.map_or(now, |last| now.max(last + GATHER)),
+            Self::Later => now + LINGER,
+        }
+    }
+}
 
 /// Who waits for a commit.
 #[derive(Debug)]
@@ -47,10 +73,10 @@ pub(super) struct Queue {
 struct State {
     writes: BTreeMap<Key, Write>,
     waiting: Vec<Done>,
-    /// When the oldest of `writes` came.
-    since: Option<Instant>,
-    /// Someone waits: no lingering.
-    urgent: bool,
+    /// When the next commit is due by what was submitted.
+    wanted: Option<Instant>,
+    /// When the last commit was over.
+    last: Option<Instant>,
     closed: bool,
     failure: Option<StoreError>,
     /// When the last commit failed.
@@ -64,21 +90,30 @@ struct Batch {
 }
 
 impl Queue {
-    pub(super) fn submit(&self, writes: Vec<Write>, sync: bool, done: Option<Done>) {
+    pub(super) fn submit(&self, writes: Vec<Write>, pace: Pace, done: Option<Done>) {
         let mut state = self.lock();
         if state.closed {
             drop(state);
             answer(done, &Err(StoreError::Closed));
             return;
         }
-        if !writes.is_empty() {
-            state.since.get_or_insert_with(Instant::now);
-        }
         state.writes.extend(writes.into_iter().map(|write| (Key::of(&write), write)));
-        state.urgent |= sync;
         state.waiting.extend(done);
+        if state.is_empty() {
+            return;
+        }
+        // Without a write there is nothing to gather.
+        let pace = if state.writes.is_empty() { Pace::Now } else { pace };
+        let wanted = pace.due(Instant::now(), state.last);
+        let earlier = state.wanted.is_none_or(|before| wanted < before);
+        if earlier {
+            state.wanted = Some(wanted);
+        }
         drop(state);
-        self.submitted.notify_one();
+        // The writer sleeps until then otherwise.
+        if earlier {
+            self.submitted.notify_one();
+        }
     }
 
     pub(super) fn failure(&self) -> Option<StoreError> {
@@ -118,6 +153,7 @@ impl Queue {
         let Batch { mut writes, waiting } = batch;
         let result = {
             let mut state = self.lock();
+            state.last = Some(Instant::now());
             match outcome {
                 Ok(left_out) => {
                     state.failure = None;
@@ -126,9 +162,8 @@ impl Queue {
                 }
                 Err(error) => {
                     writes.append(&mut state.writes);
-                    if !writes.is_empty() {
-                        state.since.get_or_insert_with(Instant::now);
-                    }
+                    // Tried again as soon as that is allowed.
+                    state.wanted = Some(Instant::now());
                     state.writes = writes;
                     state.failure = Some(error.clone());
                     state.failed_at = Some(Instant::now());
@@ -150,13 +185,10 @@ enum Due {
 
 impl State {
     fn due(&self, now: Instant) -> Due {
-        if self.writes.is_empty() && self.waiting.is_empty() {
+        if self.is_empty() {
             return Due::Never;
         }
-        let wanted = match self.since {
-            Some(since) if !self.urgent && !self.closed => since + LINGER,
-            _ => now,
-        };
+        let wanted = self.wanted.filter(|_| !self.closed).unwrap_or(now);
         let allowed = match self.failed_at {
             // On the way out one last try is made at once.
             Some(failed) if !self.closed => failed + RETRY,
@@ -168,9 +200,12 @@ impl State {
         }
     }
 
+    fn is_empty(&self) -> bool {
+        self.writes.is_empty() && self.waiting.is_empty()
+    }
+
     fn take(&mut self) -> Batch {
-        self.since = None;
-        self.urgent = false;
+        self.wanted = None;
         Batch { writes: mem::take(&mut self.writes), waiting: mem::take(&mut self.waiting) }
     }
 }

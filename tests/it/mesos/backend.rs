@@ -142,7 +142,10 @@ async fn wrong_credentials_end_the_run_with_77() {
     };
     let mut setpoint = configure("wrong");
     assert_eq!(setpoint.exit(GENEROUS).await.code(), Some(77), "{}", setpoint.stderr());
-    assert!(setpoint.stderr().contains("does not accept these credentials"), "{}", setpoint.stderr());
+    let log = setpoint.stderr();
+    let errors: Vec<&str> = log.lines().filter(|line| line.contains(r#""level":"ERROR""#)).collect();
+    assert_eq!((errors.len(), log.matches("does not accept these credentials").count()), (1, 1), "{log}");
+    assert!(errors[0].contains("does not accept these credentials"), "{log}");
     let mut setpoint = configure("right");
     agree(&cluster, &mut setpoint, 1).await;
     // Without a state folder the framework and its tasks end with the run.

@@ -1,48 +1,26 @@
-//! What tasks use: under the cluster's own executors, under ours, and of any framework through `setpoint.mesos`, beside
-//! what `/proc` says. How well they agree is printed; the limits here leave room for a busy machine.
+//! What tasks use: under the cluster's command executor (its stand-in), under ours, and of any framework through
+//! `setpoint.mesos`, beside what `/proc` says.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::fs;
-use std::os::unix::fs::{PermissionsExt, symlink};
-use std::path::PathBuf;
-use std::time::Instant;
+use std::time::Duration;
 
 use serde_json::Value;
 use setpoint::mesos::wire::scheduler::{Call, Roles};
+use setpoint::mesos::wire::{CommandInfo, TaskInfo, TaskState};
 
+use super::beside::{Figure, Whose, agree, container, used};
 use super::client::Client;
-use crate::support::{Cluster, ClusterSpec, GENEROUS, Scratch, Setpoint, tool, wait_until};
+use crate::support::{Cluster, ClusterSpec, GENEROUS, Scratch, Setpoint, wait_until};
 
-/// A folder in which our executor stands in for the cluster's own command executor, which no package has.
-fn launcher(scratch: &Scratch) -> Option<PathBuf> {
-    let genuine = tool("mesosd")?.canonicalize().unwrap().parent()?.join("libexec/mesos-containerizer");
-    let own = scratch.path("launcher");
-    fs::create_dir_all(&own).unwrap();
-    symlink(genuine, own.join("mesos-containerizer")).unwrap();
-    let executor = own.join("mesos-executor");
-    fs::write(&executor, format!("#!/bin/sh\nexec {} executor --single\n", env!("CARGO_BIN_EXE_setpoint"))).unwrap();
-    fs::set_permissions(&executor, fs::Permissions::from_mode(0o755)).unwrap();
-    Some(own)
-}
-
-/// Seconds of CPU of each process whose command line carries a word, by its id.
-fn cpu_of(word: &str) -> BTreeMap<u32, f64> {
-    let second = rustix::param::clock_ticks_per_second() as f64;
-    let processes = fs::read_dir("/proc").unwrap().flatten();
-    let pids = processes.filter_map(|process| process.file_name().to_str()?.parse::<u32>().ok());
-    pids.filter_map(|pid| {
-        let line = fs::read(format!("/proc/{pid}/cmdline")).ok()?;
-        // The task's own shell begins with the word, those who start it only repeat it.
-        let mut arguments = line.split(|byte| *byte == 0);
-        let shell = arguments.next().is_some_and(|program| program.ends_with(b"sh"));
-        let carries = shell && arguments.any(|argument| argument.starts_with(word.as_bytes()));
-        let stat = carries.then(|| fs::read_to_string(format!("/proc/{pid}/stat")).ok()).flatten()?;
-        let fields: Vec<&str> = stat.rsplit_once(") ")?.1.split(' ').collect();
-        let ticks = fields.get(11)?.parse::<f64>().ok()? + fields.get(12)?.parse::<f64>().ok()?;
-        Some((pid, ticks / second))
-    })
-    .collect()
-}
+/// A known share of a core in bursts, and a known piece of memory.
+const WORK: &str = "
+import os, time
+memory = bytearray(os.urandom(1 << 20) * 24)
+while True:
+    began = time.process_time()
+    while time.process_time() < began + 0.03:
+        memory[0] ^= 1
+    time.sleep(0.07)
+";
 
 const WATCH: &str = r#"local mesos = require("setpoint.mesos")
 local json = require("setpoint.json")
@@ -75,40 +53,33 @@ fn seen(setpoint: &Setpoint) -> Vec<Value> {
     setpoint.stderr().lines().filter_map(said).collect()
 }
 
-fn close(what: &str, figure: f64, truth: f64) {
-    eprintln!("{what}: {figure:.1} % of a core, /proc has {truth:.1} %, {:+.1} %", 100.0 * (figure / truth - 1.0));
-    assert!((figure - truth).abs() <= 0.3 * truth.max(10.0), "{what}: {figure} is not {truth}");
-}
-
-/// The mean of the figures that a window had.
-fn mean(figures: &[f64]) -> f64 {
-    assert!(!figures.is_empty(), "nothing was measured");
-    figures.iter().sum::<f64>() / figures.len() as f64
+/// A share and bytes, where both are known.
+fn figure(of: &Value) -> Option<Figure> {
+    Some(Figure { cpu: of["cpu_percent"].as_f64()?, memory: of["memory_bytes"].as_f64()? })
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn figures_are_what_proc_says() {
-    const WINDOW: usize = 5;
     let scratch = Scratch::new();
-    let Some(launcher) = launcher(&scratch) else { return };
     // What the other framework does not answer comes back by itself.
     let spec = ClusterSpec { agents: 2, ..ClusterSpec::default() }.master("MESOS_OFFER_TIMEOUT", "1secs");
-    let Some(cluster) = Cluster::start_new(spec.agent("MESOS_LAUNCHER_DIR", launcher.to_str().unwrap())).await else {
-        return;
-    };
+    let Some(cluster) = Cluster::start_new(spec).await else { return };
+    let work = scratch.write("work.py", WORK);
+    let command = |name: &str| format!("exec python3 {} {name}", work.display());
     let mut stranger = Client::connect(&cluster.list());
     let stranger_id = stranger.subscribed().await.framework_id;
-    stranger.launch("stranger").await;
+    let task = TaskInfo { command: Some(CommandInfo::shell(command("stranger"))), ..TaskInfo::default() };
+    stranger.launch_as("stranger", task).await;
+    stranger.status("stranger", TaskState::Running).await;
     stranger.scheduler.call(&Call::Suppress(Roles { roles: vec!["*".to_owned()] })).await.unwrap();
 
-    let word = |name: &str| format!(": {name}-{}", std::process::id());
     let policy = |name: &str, executor: &str| {
-        let busy = format!("{}; while :; do :; done", word(name));
         scratch.policy(
             name,
             &format!(
                 r#"return {{ interval = "1s", control = {{ law = "decide" }}, decide = function() return {{ desired = 1 }} end,
-  workload = {{ backend = "mesos", {executor} command = "{busy}", cpus = 0.1, memory = "64MiB", max = 1, grace = "0s" }} }}"#
+  workload = {{ backend = "mesos", {executor} command = "{}", cpus = 0.1, memory = "64MiB", max = 1, grace = "0s" }} }}"#,
+                command(name)
             ),
         );
     };
@@ -123,46 +94,57 @@ async fn figures_are_what_proc_says() {
         setpoint.running(name, 1).await;
     }
 
-    // From here on every reading covers work of both.
+    let names = ["command", "ours", "stranger"];
     let known = async || {
+        tokio::time::sleep(Duration::from_millis(100)).await;
         let last = seen(&setpoint).pop()?;
-        let knows = |name: &str| last["names"][name]["cpu_percent"].is_number();
-        (knows("command") && knows("ours")).then(|| seen(&setpoint).len())
+        names.iter().all(|name| figure(&last["names"][name]).is_some()).then_some(())
     };
-    let first = wait_until(GENEROUS, "the shares of both are known", known).await;
-    let cpu = || ["command", "ours"].map(|name| cpu_of(&word(name)));
-    let (began, before) = (Instant::now(), cpu());
-    assert!(before.iter().all(|processes| processes.len() == 1), "one process each: {before:?}");
-    // The engine's own figures, meanwhile.
-    let mut of_tasks: BTreeMap<String, Vec<f64>> = BTreeMap::new();
-    let mut readings = BTreeSet::new();
-    let last = wait_until(GENEROUS, "a window of figures", async || {
+    wait_until(GENEROUS, "the figures of all are known", known).await;
+
+    let agents: Vec<i32> = cluster.agents.iter().map(|agent| agent.server.pid()).collect();
+    let processes = cluster.folder().processes();
+    let worker = |name: &str| {
+        let line = format!("{} {name}", work.display());
+        let is_it = |command: &str| command.starts_with("python3 ") && command.ends_with(&line);
+        let mut of_it = processes.iter().filter(|process| is_it(&process.command));
+        let process = of_it.next().unwrap_or_else(|| panic!("`{name}` works: {processes:?}"));
+        assert!(of_it.next().is_none(), "`{name}` works once: {processes:?}");
+        process.pid
+    };
+    let executor = |name: &str| Whose::Tree(container(worker(name), &agents));
+    let sources = [
+        ("setpoint.mesos, command", executor("command")),
+        ("setpoint.mesos, ours", executor("ours")),
+        ("setpoint.mesos, stranger", executor("stranger")),
+        ("task, command", executor("command")),
+        ("task, ours", Whose::Group(worker("ours"))),
+    ];
+    // An executor's own memory shows: a figure that has it, or lacks it, by mistake does not agree.
+    let memory = used(&sources.map(|(_, whose)| whose)).into_iter().map(|used| used.memory).collect::<Vec<_>>();
+    assert!(memory[4] * 1.2 < memory[1], "{memory:?}");
+
+    let mut of_tasks = [Vec::new(), Vec::new()];
+    agree(&sources, async || {
+        // The engine's own figures, as they change.
         for task in setpoint.tasks().await {
-            let (name, Some(percent)) = (task["policy"].as_str()?.to_owned(), task["cpu_percent"].as_f64()) else {
-                continue;
-            };
-            if readings.insert((name.clone(), percent.to_bits())) {
-                of_tasks.entry(name).or_default().push(percent);
+            let at = names.iter().position(|name| task["policy"] == *name);
+            if let (Some(at), Some(figure)) = (at, figure(&task))
+                && of_tasks[at].last().is_none_or(|last: &Figure| last.cpu.to_bits() != figure.cpu.to_bits())
+            {
+                of_tasks[at].push(figure);
             }
         }
-        let all = seen(&setpoint).len();
-        (first + WINDOW <= all).then_some(all)
+        let seen = seen(&setpoint);
+        let of_scripts = names.map(|name| seen.iter().filter_map(|line| figure(&line["names"][name])).collect());
+        of_scripts.into_iter().chain(of_tasks.iter().cloned()).collect()
     })
     .await;
-    let (after, took) = (cpu(), began.elapsed().as_secs_f64());
-    let seen = seen(&setpoint);
-    for (index, name) in ["command", "ours"].into_iter().enumerate() {
-        let pid = before[index].keys().next().unwrap();
-        let truth = 100.0 * (after[index][pid] - before[index][pid]) / took;
-        let window = seen[first..last].iter().filter_map(|line| line["names"][name]["cpu_percent"].as_f64());
-        close(&format!("setpoint.mesos, {name}"), mean(&window.collect::<Vec<_>>()), truth);
-        close(&format!("task, {name}"), mean(&of_tasks[name]), truth);
-    }
 
+    let seen = seen(&setpoint);
     let last = seen.last().unwrap();
     let usage = &last["names"]["command"];
     assert_eq!((&usage["tasks"], &usage["running"], &usage["measured"]), (&1.into(), &1.into(), &1.into()), "{usage}");
-    assert!(usage["memory_bytes"].as_f64().is_some_and(|bytes| bytes > 100_000.0), "{usage}");
     assert_eq!(usage["memory"], f64::from(64 << 20));
     let none = &last["none"];
     assert_eq!((none["tasks"].as_f64(), none["cpu_percent"].as_f64()), (Some(0.0), Some(0.0)), "no tasks use nothing");

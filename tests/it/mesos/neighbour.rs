@@ -1,13 +1,13 @@
 //! A framework of somebody else's on the same cluster, on pymesos: what ours leaves it, and what scripts see of its tasks.
 
 use std::collections::BTreeMap;
-use std::time::Instant;
 
 use jiff::civil::DateTime;
 use serde_json::Value;
 
 use super::backend::{policy, run_with};
-use crate::support::{Cluster, ClusterSpec, GENEROUS, Scratch, Server, Setpoint, tool, wait_until};
+use super::beside::{Figure, Whose, agree, container};
+use crate::support::{Cluster, ClusterSpec, GENEROUS, Marked, Scratch, Server, Setpoint, tool, wait_until};
 
 /// How long a framework held each of its offers, in seconds, as the master's log has it: from `Sending offers [ … ] to
 /// framework ID` to the ACCEPT or DECLINE that names the offer.
@@ -57,8 +57,9 @@ return {
   control = { law = "decide" },
   decide = function() return { desired = 0 } end,
   metric = function()
-    local usage = mesos.usage({ name = "neighbour-*", framework = "neighbour" })
-    log.info("seen " .. json.encode(usage))
+    local which = { name = "neighbour-*", framework = "neighbour" }
+    local usage = mesos.usage(which)
+    log.info("seen " .. json.encode({ usage = usage, rows = mesos.stats(which) }))
     return usage.cpu_percent
   end,
 }
@@ -71,30 +72,6 @@ fn seen(setpoint: &Setpoint) -> Vec<Value> {
         serde_json::from_str(line["message"].as_str()?.strip_prefix("seen ")?).ok()
     };
     setpoint.stderr().lines().filter_map(said).collect()
-}
-
-/// Seconds of CPU that the executors of the neighbour have used, bytes of memory that they and what started them have, and
-/// how many they are: to Mesos its own program that starts a container is a part of it.
-fn used(cluster: &Cluster) -> (f64, f64, usize) {
-    let second = rustix::param::clock_ticks_per_second() as f64;
-    let processes = cluster.folder().processes();
-    let of_it = processes.iter().filter(|process| process.command.ends_with("neighbour.py executor"));
-    let figures = of_it.filter_map(|process| {
-        let (ticks, pages, parent) = stat(process.pid)?;
-        let starter =
-            processes.iter().find(|process| process.pid == parent && process.command.contains("containerizer"));
-        let pages = pages + starter.and_then(|starter| stat(starter.pid)).map_or(0.0, |(_, pages, _)| pages);
-        Some((ticks / second, pages * rustix::param::page_size() as f64))
-    });
-    figures.fold((0.0, 0.0, 0), |(cpu, memory, count), (c, m)| (cpu + c, memory + m, count + 1))
-}
-
-/// Ticks of CPU, pages of memory, and the parent of a process.
-fn stat(pid: i32) -> Option<(f64, f64, i32)> {
-    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    let fields: Vec<&str> = stat.rsplit_once(") ")?.1.split(' ').collect();
-    let number = |at: usize| fields.get(at)?.parse::<f64>().ok();
-    Some((number(11)? + number(12)?, number(21)?, fields.get(1)?.parse().ok()?))
 }
 
 /// Ours holds no offer while it is idle, and scripts see what the neighbour's tasks use.
@@ -142,28 +119,35 @@ async fn a_neighbour_gets_its_offers_and_is_seen() {
     );
     assert!(mean < 1.0 && most < 5.0, "offers are held: {idle:?}");
 
-    // The figures of the neighbour's tasks over a few readings, beside /proc's.
+    // The figures of the neighbour's tasks beside /proc's.
     let mut watcher = watch(&scratch, &cluster);
-    let count = async || {
-        let all = seen(&watcher);
-        all.last().is_some_and(|last| last["cpu_percent"].is_number()).then_some(all.len())
+    let known = async || seen(&watcher).last().filter(|last| last["usage"]["cpu_percent"].is_number()).cloned();
+    let first = wait_until(GENEROUS, "the neighbour's share is known", known).await;
+    assert_eq!((&first["usage"]["tasks"], &first["usage"]["running"]), (&2.into(), &2.into()), "{first}");
+    let names = ["neighbour-1", "neighbour-2"];
+    let agents: Vec<i32> = cluster.agents.iter().map(|agent| agent.server.pid()).collect();
+    let processes = cluster.folder().processes();
+    let executor = |name: &str| {
+        // The id of a task's executor is in the path of its sandbox.
+        let own = |process: &&Marked| {
+            let sandbox = std::fs::read_link(format!("/proc/{}/cwd", process.pid)).unwrap_or_default();
+            process.command.ends_with("neighbour.py executor")
+                && sandbox.to_string_lossy().contains(&format!("of-{name}/"))
+        };
+        Whose::Tree(container(processes.iter().find(own).expect("the executor runs").pid, &agents))
     };
-    let first = wait_until(GENEROUS, "the neighbour's share is known", count).await;
-    let (began, from) = (Instant::now(), used(&cluster));
-    let last =
-        wait_until(GENEROUS, "a few readings", async || Some(seen(&watcher).len()).filter(|n| *n >= first + 5)).await;
-    let (took, to) = (began.elapsed().as_secs_f64(), used(&cluster));
-    assert_eq!((from.2, to.2), (2, 2), "one executor on each agent");
-    let window = &seen(&watcher)[first..last];
-    let mean = |field: &str| window.iter().filter_map(|row| row[field].as_f64()).sum::<f64>() / window.len() as f64;
-    for (what, figure, truth) in [
-        ("CPU in %", mean("cpu_percent"), 100.0 * (to.0 - from.0) / took),
-        ("memory in bytes", mean("memory_bytes"), to.1),
-    ] {
-        eprintln!("neighbour: {what}: {figure:.1}, /proc has {truth:.1}, {:+.1} %", 100.0 * (figure / truth - 1.0));
-        assert!((figure / truth - 1.0).abs() < 0.3, "{what}: {figure} is not {truth}");
-    }
-    assert_eq!((&window[0]["tasks"], &window[0]["running"]), (&2.into(), &2.into()));
+    let sources = names.map(|name| (name, executor(name)));
+    agree(&sources, async || {
+        let seen = seen(&watcher);
+        let of = |name: &str| {
+            let rows = seen.iter().filter_map(|line| line["rows"].as_array()?.iter().find(|row| row["name"] == name));
+            let figure =
+                |row: &Value| Some(Figure { cpu: row["cpu_percent"].as_f64()?, memory: row["memory_bytes"].as_f64()? });
+            rows.filter_map(figure).collect()
+        };
+        names.map(of).into()
+    })
+    .await;
     assert!(watcher.stop().await.success() && setpoint.stop().await.success());
 }
 

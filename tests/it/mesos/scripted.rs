@@ -8,7 +8,7 @@ use setpoint::mesos::{End, MesosError};
 
 use super::client::Client;
 use super::fake::{Answer, FakeMaster, Step, subscribed};
-use crate::support::{GENEROUS, Scratch, Setpoint, wait_until};
+use crate::support::{GENEROUS, Scratch, Setpoint, Ticks, wait_until};
 
 /// A stream that stays as it is.
 fn steady() -> Answer {
@@ -231,5 +231,27 @@ async fn a11_a_broken_stream_a_new_leader_and_missing_heartbeats_change_nothing_
     assert!(next.seen("ACCEPT").is_empty() && next.seen("KILL").is_empty() && master.seen("KILL").is_empty());
     let log = setpoint.stderr();
     assert!(log.contains("broke") && log.contains("nothing heard for 5 heartbeats"), "{log}");
+    setpoint.kill();
+}
+
+/// Launches that no offer comes for are asked for anew at each tick, at `max` too: those before have made room by then.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_no_offer_comes_for_is_asked_for_at_each_tick() {
+    let master = FakeMaster::start(vec![steady()]).await;
+    let scratch = Scratch::new();
+    scratch.policy(
+        "p",
+        r#"return { interval = "250ms", workload = { backend = "mesos", command = "true", max = 2 },
+  control = { law = "decide" }, decide = function() return { desired = 2 } end }"#,
+    );
+    let config = scratch.write("setpoint.toml", &format!("[mesos]\nmaster = \"{}\"\n", master.address()));
+    let path = |name: &str| scratch.path(name).display().to_string();
+    let config = config.display().to_string();
+    let mut setpoint = Setpoint::run(&scratch, ["--config", &config, "--state-dir", &path("st"), &path("p.lua")]);
+    let ticks = Ticks::of(&mut setpoint).await;
+    let all = wait_until(GENEROUS, "some ticks", async || Some(ticks.all("p")).filter(|all| 20 <= all.len())).await;
+    let asked = all.iter().filter(|tick| tick["acted"] == 2).count();
+    // A tick may come late, and its launches with it; every other one is what this is about.
+    assert!(3 * all.len() <= 4 * asked, "{asked} of {} ticks have asked: {all:?}", all.len());
     setpoint.kill();
 }

@@ -53,6 +53,11 @@ impl Server {
         self.child.is_some()
     }
 
+    /// Its process id; it runs.
+    pub(crate) fn pid(&self) -> i32 {
+        self.child.as_ref().expect("it runs").id().cast_signed()
+    }
+
     /// Changes a variable for the next start.
     pub(crate) fn set(&mut self, name: &str, value: &str) {
         self.environment.push((name.to_owned(), value.to_owned()));
