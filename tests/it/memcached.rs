@@ -265,7 +265,8 @@ async fn a_cache_on_mesos_grows_loses_one_and_goes() {
     let Some(cluster) = Cluster::start_new(ClusterSpec::default()).await else { return };
     let scratch = Scratch::new();
     let docker = engine.docker().clone();
-    let settings = format!("[mesos]\nmaster = \"{}\"\n[mesos.executor]\ndocker_host = \"{}\"\n", cluster.list(), docker.host());
+    let settings =
+        format!("[mesos]\nmaster = \"{}\"\n[mesos.executor]\ndocker_host = \"{}\"\n", cluster.list(), docker.host());
     let mut cache = Cache::start_with(&scratch, &image, "mesos", &settings, &["executor=setpoint"]).await;
     grows(&cache).await;
     is_throttled(&mut cache).await;
