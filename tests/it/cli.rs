@@ -582,7 +582,15 @@ fn a_run_takes_its_settings_from_the_layers_and_ends_when_it_is_told() {
     let listening = lines.find(|line| line.contains("listening")).unwrap();
     let listening: serde_json::Value = serde_json::from_str(&listening).unwrap();
     let server = listening["address"].as_str().unwrap();
-    let status = setpoint(&["status", "--server", server]);
+    // It may listen before its policies are loaded.
+    let mut status = String::new();
+    for _ in 0..1_000 {
+        status = setpoint(&["status", "--server", server]);
+        if status.contains("\nhold ") {
+            break;
+        }
+        std::thread::sleep(std::time::Duration::from_millis(20));
+    }
     assert!(status.starts_with("exit 0\n") && status.contains("\nhold "), "{status}");
     let pid = rustix::process::Pid::from_child(&child.0);
     rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
