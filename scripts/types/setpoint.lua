@@ -965,7 +965,7 @@ function memcached.stats(host, port, options) end
 ---@field memory_bytes? number Of all that run together; nil while that of one is not known.
 ---@field memory_bytes_mean? number Of those whose memory is known.
 
----The Mesos cluster of the host's `[mesos]`: as a whole, and the tasks of every framework. What the master and the agents say is at most a second old. A master or an agent that does not answer raises, because a part would pass for the whole.
+---The Mesos cluster of the host's `[mesos]`: as a whole, and the tasks of every framework. What the master and the agents say is shared for half a second after it came. A master or an agent that does not answer raises, because a part would pass for the whole.
 ---@class setpoint.mesos
 local mesos = {}
 

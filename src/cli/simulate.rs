@@ -116,6 +116,10 @@ pub(crate) async fn run(args: &Args) -> Result<Exit, CliError> {
     if args.from_log.is_some() && args.world.has_load() {
         return Err(CliError::new(Exit::Usage, "--from-log is a past of its own, and takes no --trace and no --load"));
     }
+    if args.from_log.is_some() && args.world.fakes().is_some() {
+        let said = "--from-log has what everything outside said, and takes no --fakes";
+        return Err(CliError::new(Exit::Usage, said));
+    }
     let mut runs = Vec::new();
     let laws: Vec<Option<&str>> =
         if laws.is_empty() { vec![None] } else { laws.iter().map(|law| Some(law.as_str())).collect() };

@@ -175,7 +175,8 @@ fn labels(section: Option<Section>, key: &str, report: &mut Report) -> Result<Ve
     let Some(mut section) = section else { return Ok(labels) };
     if let Some(inner) = section.section(key)? {
         for (name, node) in inner.into_rest().1 {
-            labels.push((name.replace('\0', "\u{fffd}"), node.text(&name)?));
+            let value = node.scalar().unwrap_or_default();
+            labels.push((name.replace('\0', "\u{fffd}"), value));
         }
     }
     report.rest(section);

@@ -1,6 +1,6 @@
 //! Scripts' view of a Mesos cluster: the port of the script host, by asking genuine masters and agents.
 //!
-//! Policies that ask within the same second share one answer: agents take no more than two questions a second, and a large
+//! Policies that ask within half a second of an answer share it: agents take no more than two questions a second, and a large
 //! master's state is megabytes. Each policy has a [`Meter`] of its own, so that its shares of CPU are those since it asked.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -21,7 +21,7 @@ use crate::mesos::{Cluster, HttpConfig, Masters, MesosError, Meter};
 use crate::script::cluster::{Amount, ClusterQuery, ClusterTask, ClusterTotals, ClusterView};
 
 /// For how long an answer is shared, from when it came.
-const FRESH: Duration = Duration::from_secs(1);
+const FRESH: Duration = Duration::from_millis(500);
 
 /// Agents that are asked at the same time.
 const AT_ONCE: usize = 32;

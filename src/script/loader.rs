@@ -159,7 +159,7 @@ fn content(
     }
 }
 
-/// Sets keys of `control`, dots leading into tables.
+/// Sets keys of `control`, dots leading into tables. A value that stands for both directions stays that of the other one.
 pub(super) fn vary(lua: &Lua, table: &Table, control: &[(String, String)]) -> mlua::Result<()> {
     for (path, text) in control {
         let mut at = table.clone();
@@ -173,7 +173,15 @@ pub(super) fn vary(lua: &Lua, table: &Table, control: &[(String, String)]) -> ml
             } else {
                 let inner = match at.raw_get::<Value>(key)? {
                     Value::Table(inner) => inner,
-                    _ => lua.create_table()?,
+                    Value::Nil => lua.create_table()?,
+                    both => {
+                        let inner = lua.create_table()?;
+                        if keys.peek().is_some_and(|side| matches!(*side, "up" | "down")) {
+                            inner.raw_set("up", &both)?;
+                            inner.raw_set("down", &both)?;
+                        }
+                        inner
+                    }
                 };
                 at.raw_set(key, &inner)?;
                 at = inner;

@@ -6,6 +6,7 @@
 use std::path::PathBuf;
 
 use setpoint::config::ParamKey;
+use setpoint::core::policy::{Control, LawSpec};
 use setpoint::sim::Report;
 
 use super::super::exit::{CliError, Exit};
@@ -22,8 +23,9 @@ pub(crate) struct Args {
     #[arg(value_name = "PATH")]
     path: PathBuf,
 
-    /// A key of `control` and its range: numbers, or durations (`lag=0s..60s`).
-    #[arg(long, value_name = "KEY=FROM..TO", value_parser = range, required = true)]
+    /// A key of `control` and its range: numbers, or durations (`lag=0s..60s`); the law's own parameters, around what they
+    /// are now, if none is given.
+    #[arg(long, value_name = "KEY=FROM..TO", value_parser = range)]
     vary: Vec<Range>,
 
     /// What a task-hour beyond the minimum, a minute over capacity and a change cost.
@@ -59,6 +61,7 @@ The first line is the policy as it is. The load is known to the search: what is 
 so tune on one recording and look at the result on a second one with `simulate --control`.
 
 Examples:
+  setpoint tune web.lua --trace requests.csv --rate-per-task 40
   setpoint tune web.lua --trace requests.csv --rate-per-task 40 --vary per_task=0.5..20 --vary cooldown.down=0s..10m
   setpoint tune web.lua --load square --high 400 --rate-per-task 40 --vary lag=0s..60s --weights minutes=10";
 
@@ -69,6 +72,27 @@ struct Range {
     from: f64,
     to: f64,
     seconds: bool,
+    /// Whole numbers only.
+    whole: bool,
+}
+
+impl Range {
+    fn new(key: &str, from: f64, to: f64) -> Self {
+        Self { key: key.to_owned(), from, to, seconds: false, whole: false }
+    }
+
+    fn seconds(key: &str, to: f64) -> Self {
+        Self { seconds: true, ..Self::new(key, 0.0, to) }
+    }
+
+    fn whole(key: &str, from: f64, to: f64) -> Self {
+        Self { whole: true, ..Self::new(key, from, to) }
+    }
+
+    /// From an eighth of a value to eight times as much.
+    fn around(key: &str, value: f64) -> Self {
+        Self::new(key, value / 8.0, value * 8.0)
+    }
 }
 
 /// One run of the search.
@@ -89,7 +113,9 @@ pub(crate) async fn run(args: &Args) -> Result<Exit, CliError> {
     let mut weights =
         Weights::from([("hours".to_owned(), 1.0), ("minutes".to_owned(), 1.0), ("changes".to_owned(), 0.01)]);
     weights.extend(args.weights.iter().cloned());
-    let as_is = simulate(&file.name, one(&loader, file, &args.world, Vec::new()).await?, &setup, None);
+    let policy = one(&loader, file, &args.world, Vec::new()).await?;
+    let vary = if args.vary.is_empty() { of_law(&policy.spec.control)? } else { args.vary.clone() };
+    let as_is = simulate(&file.name, policy, &setup, None);
     if let Some(error) = as_is.error {
         return Err(CliError::new(Exit::Config, format!("the policy fails in the simulation:\n{error}")));
     }
@@ -98,20 +124,52 @@ pub(crate) async fn run(args: &Args) -> Result<Exit, CliError> {
     for n in 0..args.tries {
         let best = tries.first().filter(|_| args.tries / 2 <= n).map(|best| best.at.clone());
         let reach = f64::from(args.tries - n) / f64::from(args.tries);
-        let at = draw(&args.vary, best.as_deref(), reach, &mut random);
-        let policy = one(&loader, file, &args.world, settings(&args.vary, &at)).await?;
+        let at = draw(&vary, best.as_deref(), reach, &mut random);
+        let policy = one(&loader, file, &args.world, settings(&vary, &at)).await?;
         let report = simulate(&file.name, policy, &setup, None).report;
         tries.push(Try { at, cost: cost(&report, &weights), report });
         tries.sort_by(|a, b| a.cost.total_cmp(&b.cost));
     }
     tries.truncate(args.top.max(1));
     let text = if args.json {
-        json(args, &as_is.report, &weights, &tries)
+        json(&vary, &as_is.report, &weights, &tries)
     } else {
-        lines(args, &as_is.report, &weights, &tries)
+        lines(&vary, &as_is.report, &weights, &tries)
     };
     term::print(&text)?;
     Ok(Exit::Ok)
+}
+
+/// What there is to be tuned of a law when nothing is said: its own parameters, from far below what they are now to far above,
+/// and what keeps it from going back and forth.
+fn of_law(control: &Control) -> Result<Vec<Range>, CliError> {
+    let seconds = |now: std::time::Duration, least: f64| (4.0 * now.as_secs_f64()).max(least);
+    let lag = Range::seconds("lag", seconds(control.lag, 60.0));
+    let cooldown = Range::seconds("cooldown.down", seconds(control.cooldown.down, 300.0));
+    let back = Range::seconds("stabilization.down", seconds(control.stabilization.down, 300.0));
+    Ok(match &control.law {
+        LawSpec::Adaptive(tuning) => vec![Range::around("per_task", tuning.per_task), lag, back],
+        LawSpec::Proportional { per_task } => vec![Range::around("per_task", *per_task), lag, cooldown],
+        LawSpec::Pid(gains) => vec![
+            Range::around("kp", if gains.kp > 0.0 { gains.kp } else { 1.0 / gains.per_task }),
+            // Between none and what would do the proportional part's work in some seconds.
+            Range::new("ki", 0.0, (8.0 * gains.ki).max(gains.kp / 10.0)),
+            Range::new("kd", 0.0, (8.0 * gains.kd).max(gains.kp * 10.0)),
+            lag,
+        ],
+        LawSpec::Ratio { tolerance } => vec![Range::new("tolerance", 0.0, (4.0 * tolerance).max(0.3)), back],
+        LawSpec::Relay { .. } => vec![Range::whole("lookback", 2.0, 1000.0), Range::whole("ramp", 1.0, 10.0), lag],
+        LawSpec::Step { tiers, hysteresis } => {
+            let least = tiers.iter().map(|tier| tier.at.abs()).filter(|at| 0.0 < *at).fold(f64::MAX, f64::min);
+            let most = if least < f64::MAX { least / 2.0 } else { 1.0 };
+            let up = Range::seconds("cooldown.up", seconds(control.cooldown.up, 120.0));
+            vec![Range::new("hysteresis", 0.0, most.max(2.0 * hysteresis)), up, cooldown]
+        }
+        law @ (LawSpec::Count { .. } | LawSpec::Decide) => {
+            let said = format!("the law \"{}\" has no parameters of its own to be tuned", law.name());
+            return Err(CliError::new(Exit::Usage, said).hint("say what to vary, as in --vary cooldown.down=0s..10m"));
+        }
+    })
 }
 
 /// A file that is one policy.
@@ -160,15 +218,17 @@ fn draw(ranges: &[Range], best: Option<&[f64]>, reach: f64, random: &mut fastran
 
 /// A point as settings.
 fn settings(ranges: &[Range], at: &[f64]) -> Vec<(String, String)> {
-    let text = |range: &Range, value: f64| {
-        if range.seconds { format!("{}ms", (value * 1000.0).round()) } else { format!("{value:.6}") }
+    let text = |range: &Range, value: f64| match range {
+        Range { seconds: true, .. } => format!("{}ms", (value * 1000.0).round()),
+        Range { whole: true, .. } => format!("{}", value.round()),
+        _ => format!("{value:.6}"),
     };
     ranges.iter().zip(at).map(|(range, value)| (range.key.clone(), text(range, *value))).collect()
 }
 
-fn lines(args: &Args, as_is: &Report, weights: &Weights, tries: &[Try]) -> String {
+fn lines(vary: &[Range], as_is: &Report, weights: &Weights, tries: &[Try]) -> String {
     let shown = |at: &[f64]| {
-        let pairs = settings(&args.vary, at);
+        let pairs = settings(vary, at);
         pairs.iter().map(|(key, value)| format!("{key}={value}")).collect::<Vec<_>>().join(" ")
     };
     let name = |cost: f64, what: &str| format!("{cost:>10.2}  {what}");
@@ -176,10 +236,10 @@ fn lines(args: &Args, as_is: &Report, weights: &Weights, tries: &[Try]) -> Strin
     table(first.chain(tries.iter().map(|tried| (name(tried.cost, &shown(&tried.at)), &tried.report))))
 }
 
-fn json(args: &Args, as_is: &Report, weights: &Weights, tries: &[Try]) -> String {
+fn json(vary: &[Range], as_is: &Report, weights: &Weights, tries: &[Try]) -> String {
     let one = |tried: &Try| {
         let control: serde_json::Map<_, _> =
-            settings(&args.vary, &tried.at).into_iter().map(|(key, value)| (key, value.into())).collect();
+            settings(vary, &tried.at).into_iter().map(|(key, value)| (key, value.into())).collect();
         serde_json::json!({ "cost": tried.cost, "control": control, "report": tried.report })
     };
     json_text(&serde_json::json!({
@@ -200,7 +260,7 @@ fn range(text: &str) -> Result<Range, String> {
     if !(from.is_finite() && to.is_finite() && from <= to) || key.is_empty() {
         return Err(EXPECTED.to_owned());
     }
-    Ok(Range { key: key.to_owned(), from, to, seconds })
+    Ok(Range { seconds, ..Range::new(key, from, to) })
 }
 
 fn weight(text: &str) -> Result<(String, f64), String> {

@@ -160,7 +160,8 @@ impl Loop {
         self.end_tasks(key, ids, true)
     }
 
-    /// The same. What was never placed needs no record before it is withdrawn: after a crash it is not there either way.
+    /// The same. What is not known to be placed needs no record before it is withdrawn: it is not there after a crash, or, where
+    /// it was placed at that moment, it is replaced once, and the law decides anew.
     fn end_tasks(&mut self, key: usize, ids: &[TaskId], recorded_first: bool) -> u32 {
         if ids.is_empty() || self.settings.dry_run {
             return 0;
@@ -417,10 +418,38 @@ impl Loop {
             return;
         }
         let lapsed = policy.ledger.lapsed(at);
+        // Replacements stay wanted, as the file has them now.
+        let outdated: Vec<TaskId> = match policy.spec() {
+            Some(spec) if policy.rules.kind == Kind::Service => policy
+                .ledger
+                .tasks()
+                .filter(|task| task.state == TaskState::Asked && task.by == By::Replacement && !task.killed)
+                .filter(|task| *task.template != spec.workload.template)
+                .map(|task| task.id.clone())
+                .collect(),
+            _ => Vec::new(),
+        };
         let n = self.end_tasks(key, &lapsed, false);
         if let Some(policy) = self.policy(key) {
             policy.refused += n;
+            for _ in &outdated {
+                policy.ledger.wait(at);
+            }
         }
+        self.end_tasks(key, &outdated, false);
+    }
+
+    /// What a backend has been asked for and has not placed, where it may keep that for later: nothing is launched for a
+    /// policy that is over.
+    pub(super) fn unplaced(&self, key: usize) -> Vec<TaskId> {
+        let policy = self.policies.get(key).and_then(Option::as_ref).filter(|policy| self.queues_launches(policy));
+        let asked = policy.into_iter().flat_map(|policy| policy.ledger.tasks());
+        asked.filter(|task| task.state == TaskState::Asked).map(|task| task.id.clone()).collect()
+    }
+
+    /// Withdraws what [`unplaced`](Self::unplaced) gave.
+    pub(super) fn withdraw(&mut self, key: usize, ids: &[TaskId]) {
+        self.end_tasks(key, ids, false);
     }
 
     /// `replace = "rolling"`: while everything is settled, one task with an old template makes way for a new one.

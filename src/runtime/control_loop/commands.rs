@@ -7,6 +7,7 @@ use tokio::time::Instant;
 
 use crate::backend::Backend;
 use crate::core::decision::Observation;
+use crate::core::intent::By;
 use crate::core::ledger::Ledger;
 use crate::core::model::{PolicyName, TaskState};
 use crate::script::Observed;
@@ -92,9 +93,12 @@ impl Loop {
                 if let Some(policy) = self.policy(key)
                     && !dry_run
                 {
-                    let running = policy.ledger.get(task).is_some_and(|task| task.state == TaskState::Running);
+                    let held = policy.ledger.get(task).is_some_and(|task| {
+                        let replaces = task.state == TaskState::Asked && task.by == By::Replacement && !task.killed;
+                        task.state == TaskState::Running || replaces
+                    });
                     // The number that is wanted stays: an operator ends a task, not a decision.
-                    if running && policy.rules.kind == crate::core::model::Kind::Service {
+                    if held && policy.rules.kind == crate::core::model::Kind::Service {
                         policy.ledger.wait(at);
                     }
                 }

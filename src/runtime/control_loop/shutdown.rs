@@ -134,6 +134,8 @@ impl Loop {
             what == OnEnd::Keep
         });
         let gone = ended.by == "gone";
+        let unplaced = if keep { self.unplaced(key) } else { Vec::new() };
+        let Some(policy) = self.policy(key) else { return };
         policy.ended = Some(ended);
         policy.halt();
         if gone {
@@ -143,6 +145,7 @@ impl Loop {
         if keep {
             // Kept tasks are not replaced any more: nobody decides about them.
             policy.rules.kind = Kind::Jobs;
+            self.withdraw(key, &unplaced);
         } else {
             let ids: Vec<TaskId> = policy
                 .ledger

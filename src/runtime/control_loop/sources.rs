@@ -608,6 +608,7 @@ impl Loop {
 
     /// No file any more: shown, tasks kept, nothing launched.
     fn retire(&mut self, key: usize, reason: &str) {
+        let unplaced = self.unplaced(key);
         let Some(policy) = self.policy(key) else { return };
         if let Some(state) = policy.script().and_then(|script| script.state()) {
             policy.script_state = Some(state);
@@ -622,6 +623,7 @@ impl Loop {
         policy.ended = Some(Ended { by: by.to_owned(), code: 0, reason: reason.to_owned() });
         policy.dirty = true;
         tracing::warn!(policy = %policy.name, tasks = policy.ledger.tasks().count(), "policy retired: {reason}");
+        self.withdraw(key, &unplaced);
         self.announce(key, StreamEvent::Policy);
         self.forget_if_over(key);
     }

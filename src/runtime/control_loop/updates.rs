@@ -152,7 +152,7 @@ impl Loop {
                 && matches!(error, BackendError::Unavailable { .. })
             {
                 if let Some(policy) = self.policy(key)
-                    && policy.ledger.get(&id).is_some_and(|task| task.by == By::Replacement)
+                    && policy.ledger.get(&id).is_some_and(|task| task.by == By::Replacement && !task.killed)
                 {
                     policy.ledger.wait(at + Duration::from_secs(1));
                 }

@@ -23,8 +23,8 @@ use super::record::Key;
 /// How long writes that nobody waits for may wait for company.
 const LINGER: Duration = Duration::from_secs(1);
 
-/// The least time from one commit to the next where somebody waits who can: of a burst the first one is committed at once,
-/// and the others together.
+/// The time from one commit to the next where somebody waits who can: of a burst the first one is committed at once, and
+/// the others together.
 const GATHER: Duration = Duration::from_millis(50);
 
 /// The least time between two tries on a disk that does not take writes.
@@ -75,7 +75,7 @@ struct State {
     waiting: Vec<Done>,
     /// When the next commit is due by what was submitted.
     wanted: Option<Instant>,
-    /// When the last commit was over.
+    /// When the last commit began, and then when it was over.
     last: Option<Instant>,
     closed: bool,
     failure: Option<StoreError>,
@@ -206,6 +206,8 @@ impl State {
 
     fn take(&mut self) -> Batch {
         self.wanted = None;
+        // What comes while this commit runs gathers, too; once it is over, that counts.
+        self.last = Some(Instant::now());
         Batch { writes: mem::take(&mut self.writes), waiting: mem::take(&mut self.waiting) }
     }
 }

@@ -24,7 +24,7 @@ const NO_MASTER: &str =
 pub(super) const MODULE: ModuleDoc = ModuleDoc {
     name: "mesos",
     doc: "The Mesos cluster of the host's `[mesos]`: as a whole, and the tasks of every framework. What the master and \
-          the agents say is at most a second old. A master or an agent that does not answer raises, because a part \
+          the agents say is shared for half a second after it came. A master or an agent that does not answer raises, because a part \
           would pass for the whole.",
     types: &[
         "@class (exact) setpoint.mesos.Cluster What is used is what was given out, by the master's books.",

@@ -542,6 +542,9 @@ local function load_policy(options)
     error("load_policy: world: expected none, since the file gives `fakes` no function that would take it", 2)
   end
   local loaded = made_fakes(options.world or {})
+  if options.world ~= nil then
+    check("load_policy: world", options.world, "table")
+  end
   if options.fakes ~= nil then
     stand_in(loaded, "load_policy: fakes", options.fakes)
   end

@@ -332,3 +332,48 @@ fn tune_finds_something_cheaper_and_finds_it_again() {
     assert!(best["control"]["cooldown.down"].as_str().unwrap().ends_with("ms"), "{best}");
     assert_eq!(json(&scratch, &arguments), value);
 }
+
+/// Each law's own parameters are what is searched when nothing is said, and every value drawn is one that it takes.
+#[test]
+fn tune_knows_what_each_law_has_to_be_tuned() {
+    let scratch = Scratch::new();
+    trace(&scratch);
+    let laws = [
+        ("law = 'adaptive', per_task = 4", "lag per_task stabilization.down"),
+        ("law = 'proportional', per_task = 4, cooldown = '20s'", "cooldown.down lag per_task"),
+        ("law = 'pid', kp = 0.2", "kd ki kp lag"),
+        ("law = 'ratio'", "stabilization.down tolerance"),
+        ("law = 'relay'", "lag lookback ramp"),
+        (
+            "law = 'step', steps = { { above = 9, add = 1 }, { below = 5, remove = 1 } }",
+            "cooldown.down cooldown.up hysteresis",
+        ),
+    ];
+    for (control, keys) in laws {
+        let law = format!(
+            "return {{
+  interval = '5s', workload = {{ command = 'exec sleep 9', effect = 'cools', min = 1, max = 60 }},
+  control = {{ {control} }}, target = 8, metric = function() return 8 end,
+  simulate = {{ metric = function(ctx) return ctx.trace / math.max(ctx.running, 1) end }},
+}}"
+        );
+        scratch.write("law.lua", &law);
+        let arguments: Vec<&str> =
+            ["tune", "law.lua"].into_iter().chain(CONTRACT).chain(["--tries", "6", "--json"]).collect();
+        let tuned = json(&scratch, &arguments);
+        let tries = tuned["tries"].as_array().unwrap();
+        assert_eq!(tries.len(), 6, "{tuned}");
+        for tried in tries {
+            let varied = tried["control"].as_object().unwrap().keys().map(String::as_str).collect::<Vec<_>>();
+            assert_eq!(varied.join(" "), keys, "{control}");
+            assert_eq!(tried["report"]["script_errors"], 0, "{tried}");
+        }
+    }
+    scratch.write(
+        "law.lua",
+        "return { interval = '5s', workload = { command = 'true' }, control = { law = 'count', n = 2 } }",
+    );
+    let (code, _, stderr) = out(&scratch, &["tune", "law.lua", "--load", "sine"]);
+    assert_eq!(code, Some(2), "{stderr}");
+    assert!(stderr.contains("\"count\" has no parameters"), "{stderr}");
+}
