@@ -255,3 +255,72 @@ async fn what_no_offer_comes_for_is_asked_for_at_each_tick() {
     assert!(3 * all.len() <= 4 * asked, "{asked} of {} ticks have asked: {all:?}", all.len());
     setpoint.kill();
 }
+
+/// The task of an ACCEPT runs and fails.
+fn failed(accept: &Value) -> Vec<Value> {
+    let mut events = launched(accept);
+    let ends = events.iter().map(|event| {
+        let mut event = event.clone();
+        event["update"]["status"]["state"] = "TASK_FAILED".into();
+        event["update"]["status"]["uuid"] = "EAECAwQFBgcICQoLDA0ODw==".into();
+        event
+    });
+    let ends: Vec<Value> = ends.collect();
+    events.extend(ends);
+    events
+}
+
+/// TASK_RUNNING of a task that the second form of the file asks for.
+fn launched_after(accept: &Value) -> Vec<Value> {
+    if accept.to_string().contains("after") { launched(accept) } else { Vec::new() }
+}
+
+/// What is to replace a lost task waits for an offer over any number of ticks, and is launched as the file has it by then.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_replacement_waits_for_an_offer_and_follows_the_file() {
+    let policy = |role: &str, command: &str, n: u32| {
+        format!(
+            r#"return {{ interval = "200ms", backoff = {{ min = "100ms" }},
+  workload = {{ backend = "mesos", command = "{command}", max = 2, on_gone = "keep", mesos = {{ role = "{role}" }} }},
+  control = {{ law = "decide" }}, decide = function() return {{ adjust = {n} }} end }}"#
+        )
+    };
+    // One task, which is asked for only where none is wanted. A task of another role is what the next offer waits for.
+    let once = policy("*", "before", 0).replace("{ adjust = 0 }", "{ adjust = ctx.desired == 0 and 1 or 0 }");
+    let once = once.replace("function()", "function(ctx)");
+    let steps = vec![
+        subscribed(60.0),
+        Step::Reply("REVIVE", offered),
+        Step::Reply("ACCEPT", failed),
+        Step::Reply("UPDATE_FRAMEWORK", offered),
+        Step::Reply("ACCEPT", launched_after),
+    ];
+    let master = FakeMaster::start(vec![Answer::Stream("first", steps)]).await;
+    let scratch = Scratch::new();
+    scratch.write("policies/p.lua", &once);
+    let config = scratch.write("setpoint.toml", &format!("[mesos]\nmaster = \"{}\"\n", master.address()));
+    let path = |name: &str| scratch.path(name).display().to_string();
+    let config = config.display().to_string();
+    let mut setpoint = Setpoint::run(&scratch, ["--config", &config, "--state-dir", &path("st"), &path("policies")]);
+    let waits = |policy: &Value| policy["failures"] == 1 && policy["tasks"]["asked"] == 1;
+    let state = setpoint.policy_until("p", "a replacement waits for an offer", waits).await;
+    let ticks = state["ticks"].as_u64().unwrap();
+    let later = |policy: &Value| waits(policy) && ticks + 5 < policy["ticks"].as_u64().unwrap();
+    setpoint.policy_until("p", "it still does some ticks later", later).await;
+
+    scratch.replace("policies/p.lua", &once.replace("before", "after"));
+    let renewed = |policy: &Value| policy["generation"] == 2 && waits(policy);
+    let state = setpoint.policy_until("p", "the new file runs", renewed).await;
+    let ticks = state["ticks"].as_u64().unwrap();
+    let ticked = |policy: &Value| waits(policy) && ticks + 2 < policy["ticks"].as_u64().unwrap();
+    setpoint.policy_until("p", "and has ticked", ticked).await;
+    scratch.write("policies/q.lua", &policy("other", "true", 1));
+    let accept =
+        wait_until(GENEROUS, "the replacement is launched", async || master.seen("ACCEPT").get(1).cloned()).await;
+    let said = accept.body.to_string();
+    assert!(said.contains("after") && !said.contains("before"), "{said}");
+    setpoint.policy_until("p", "it runs", |policy| policy["tasks"]["running"] == 1).await;
+    let tasks = setpoint.tasks().await;
+    assert!(tasks.iter().any(|task| task["policy"] == "p" && task["by"] == "replacement"), "{tasks:?}");
+    setpoint.kill();
+}
