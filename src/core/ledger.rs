@@ -30,6 +30,9 @@ use super::model::{Counts, Exit, Kind, Placement, PolicyName, TaskId, TaskState}
 use super::policy::{Actuator, Backoff, PolicySpec, Ready, TaskTemplate};
 use super::time::Timestamp;
 
+/// How far tasks that are lost with where they ran lengthen the backoff: to four times its shortest.
+const LOSSES: u32 = 3;
+
 /// One task, as it is recorded.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Task {
@@ -513,7 +516,10 @@ impl Ledger {
         if state.failed_at.is_some_and(|failed| task.asked <= failed) && state.streak > 0 {
             return;
         }
-        state.streak = if lived { 1 } else { state.streak.saturating_add(1) };
+        let next = if lived { 1 } else { state.streak.saturating_add(1) };
+        // That where a task ran is gone says little of the task: it may be lost again, but need not wait for minutes.
+        let most = if matches!(exit, Exit::Lost { .. }) { state.streak.max(LOSSES) } else { u32::MAX };
+        state.streak = next.min(most);
         state.failed_at = Some(now);
         state.backoff_until = Some(now + delay(rules.backoff, state.streak));
     }
