@@ -174,15 +174,15 @@ fn what_is_lost_with_its_machine_is_back_soon_however_often() {
         let name = format!("t{n}");
         ask(ledger, &name, By::Law, at(100 * n));
         ends(ledger, &name, exit, at(100 * n), &rules);
-        ledger.backed_off(at(100 * n)).unwrap().as_secs_f64() / rules.backoff.min.as_secs_f64()
+        ledger.backed_off(at(100 * n)).unwrap().as_secs()
     };
     let away = || Exit::Lost { reason: "its agent is gone".into() };
-    let waits: Vec<f64> = (1..7).map(|n| lost(&mut ledger, n, away())).collect();
-    assert_eq!(waits, [1.0, 2.0, 4.0, 4.0, 4.0, 4.0]);
+    let waits: Vec<u64> = (1..7).map(|n| lost(&mut ledger, n, away())).collect();
+    assert_eq!(waits, [1, 2, 4, 4, 4, 4]);
     let failed = || Exit::Code { code: 1 };
     assert_eq!(
         [lost(&mut ledger, 7, failed()), lost(&mut ledger, 8, failed()), lost(&mut ledger, 9, away())],
-        [8.0, 8.0, 8.0]
+        [8, 8, 8]
     );
 }
 
