@@ -49,7 +49,7 @@
 ---@field tmpfs? string[] Folders in memory: `"/path"` or `"/path:size=64m"`.
 ---@field health? (false|string|string[]|setpoint.Health) How its health is found out: a command that is run where it runs, or a table; false is none, also where the image has one.
 ---@field pull? ("missing"|"always"|"never") When the image is fetched; `"missing"` unless given.
----@field user? string User, or `user:group`, that the container runs as.
+---@field user? string User, or `user:group`, that the container, or a local or Mesos command, runs as; only root may choose another than its own.
 ---@field privileged? boolean Whether the container has every right on its machine.
 ---@field init? boolean Whether a small init takes signals and reaps processes in the container.
 ---@field parameters? string[] `"option=value"`: further options as `docker run` has them, for Mesos's Docker containerizer.
@@ -155,7 +155,7 @@
 ---@field tmpfs? string[] Folders in memory: `"/path"` or `"/path:size=64m"`.
 ---@field health? (false|string|string[]|setpoint.Health) How its health is found out: a command that is run where it runs, or a table; false is none, also where the image has one.
 ---@field pull? ("missing"|"always"|"never") When the image is fetched; `"missing"` unless given.
----@field user? string User, or `user:group`, that the container runs as.
+---@field user? string User, or `user:group`, that the container, or a local or Mesos command, runs as; only root may choose another than its own.
 ---@field privileged? boolean Whether the container has every right on its machine.
 ---@field init? boolean Whether a small init takes signals and reaps processes in the container.
 ---@field parameters? string[] `"option=value"`: further options as `docker run` has them, for Mesos's Docker containerizer.

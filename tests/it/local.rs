@@ -21,6 +21,7 @@ use std::time::{Duration, Instant};
 use rustix::process::{Pid, Signal, kill_process, kill_process_group};
 use setpoint::backend::local::{LocalBackend, LocalConfig};
 use setpoint::backend::{BackendError, KnownTask, LaunchRequest, TaskBackend, TaskUpdate};
+use setpoint::core::container::ContainerSpec;
 use setpoint::core::model::{Exit, Placement, PolicyName, TaskId, TaskState};
 use setpoint::core::policy::{Command, Output, PortSpec, Ready, TaskTemplate};
 use tempfile::TempDir;
@@ -139,6 +140,11 @@ fn shell(text: &str) -> TaskTemplate {
 fn argv(argv: &[&str]) -> TaskTemplate {
     let argv = argv.iter().map(|word| (*word).to_owned()).collect();
     TaskTemplate { command: Some(Command::Argv(argv)), ..TaskTemplate::default() }
+}
+
+fn run_as(user: &str, template: TaskTemplate) -> TaskTemplate {
+    let container = ContainerSpec { user: Some(user.to_owned()), ..ContainerSpec::default() };
+    TaskTemplate { container, ..template }
 }
 
 fn with_ports(template: TaskTemplate, names: &[&str]) -> TaskTemplate {

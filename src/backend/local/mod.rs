@@ -10,6 +10,7 @@
 //! - `Gone` means that nothing of the task's process group runs any more;
 //! - nothing is signalled by a bare pid: it is a child, or its start time was compared.
 
+mod account;
 mod cgroup;
 mod logs;
 mod ports;

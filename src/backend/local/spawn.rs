@@ -15,10 +15,12 @@ use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::thread;
 
-use rustix::process::Signal;
+#[cfg(target_os = "linux")]
+use rustix::process::{Gid, Signal, Uid};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
 
+use super::account::Account;
 use super::cgroup::{Group, Limits};
 use super::logs::Logs;
 use super::ports::{self, Lease, Pool};
@@ -52,6 +54,8 @@ pub(super) enum StartError {
     Variable(String),
     #[error("no free port: the task needs {needed}, and {first}-{last} has not as many left")]
     NoPort { needed: usize, first: u16, last: u16 },
+    #[error("it is to run as the user `{user}`: {reason}")]
+    User { user: String, reason: String },
     #[error("the working folder `{}` cannot be used: {error}", .folder.display())]
     Folder { folder: PathBuf, error: io::Error },
     #[error("the command `{0}` was not found: expected a program in PATH or a path to one")]
@@ -60,6 +64,10 @@ pub(super) enum StartError {
     Interpreter(String),
     #[error("the command `{0}` may not be run: permission denied")]
     Permission(String),
+    #[error(
+        "the command `{program}` may not be run as the user `{user}`: permission denied, and only root may become another"
+    )]
+    NotAs { program: String, user: String },
     #[error("the command `{program}` could not be started: {error}")]
     Other { program: String, error: io::Error },
 }
@@ -127,15 +135,25 @@ impl Setting {
             usable(folder)?;
             command.current_dir(folder);
         }
+        let account = account(template)?;
         let lease = self.lease(template)?;
+        if let Some((name, home)) = account.as_ref().and_then(|account| account.known.as_ref()) {
+            command.env("USER", name).env("LOGNAME", name).env("HOME", home);
+        }
         self.environment(&mut command, request, &lease)?;
         let (out, err) = self.output(request);
         command.stdin(Stdio::null()).stdout(out).stderr(err).process_group(0);
         let (group, doors) = self.limit(request);
-        before_exec(&mut command, self.ephemeral, doors);
+        let switched = account.is_some();
+        before_exec(&mut command, self.ephemeral, doors, account);
         let child = command.spawn().map_err(|error| {
             group.remove();
-            explain(error, &program, folder.as_deref())
+            match (explain(error, &program, folder.as_deref()), &template.container.user) {
+                (StartError::Permission(program), Some(user)) if switched => {
+                    StartError::NotAs { program, user: user.clone() }
+                }
+                (error, _) => error,
+            }
         })?;
         let stat = i32::try_from(child.id()).ok().and_then(procfs::stat);
         if let Some(limits) = &self.limits
@@ -218,6 +236,12 @@ fn command(template: &TaskTemplate) -> Result<(Command, String), StartError> {
     }
 }
 
+/// Whom it runs as, when that is not who we are.
+fn account(template: &TaskTemplate) -> Result<Option<Account>, StartError> {
+    let Some(user) = &template.container.user else { return Ok(None) };
+    Account::of(user).map_err(|reason| StartError::User { user: user.clone(), reason })
+}
+
 /// The working folder: the template's, from the policy file's folder on; that folder itself when none is given.
 fn folder(base: Option<&Path>, cwd: Option<&str>) -> Option<PathBuf> {
     // The folder of a bare file name is empty, and means the present one.
@@ -250,20 +274,29 @@ fn explain(error: io::Error, program: &str, folder: Option<&Path>) -> StartError
     }
 }
 
-/// What the child does between fork and exec: it enters its control groups, and asks the kernel to kill it when
-/// the thread that started it, and so this process, ends.
+/// What the child does between fork and exec: it enters its control groups, becomes whom it is to be, and asks the kernel
+/// to kill it when the thread that started it, and so this process, ends (a wish that a change of user would undo).
 #[cfg(target_os = "linux")]
-#[expect(unsafe_code, reason = "std has no other door to PR_SET_PDEATHSIG and control groups than `pre_exec`")]
-fn before_exec(command: &mut Command, ephemeral: bool, doors: Vec<OwnedFd>) {
+#[expect(unsafe_code, reason = "std has no other door to PR_SET_PDEATHSIG, control groups and all groups of a user")]
+fn before_exec(command: &mut Command, ephemeral: bool, doors: Vec<OwnedFd>, account: Option<Account>) {
     // Without anything to do std can start the child by the faster posix_spawn.
-    if !ephemeral && doors.is_empty() {
+    if !ephemeral && doors.is_empty() && account.is_none() {
         return;
     }
     let parent = rustix::process::getpid();
+    let account = account.map(|account| {
+        let groups: Vec<Gid> = account.groups.iter().copied().map(Gid::from_raw).collect();
+        (Uid::from_raw(account.uid), Gid::from_raw(account.gid), groups)
+    });
     let prepare = move || {
         for door in &doors {
             // A task without its limits is better than none; the parent looks whether it is inside, and says so.
             rustix::io::write(door, b"0").ok();
+        }
+        if let Some((user, group, groups)) = &account {
+            rustix::thread::set_thread_groups(groups)?;
+            rustix::thread::set_thread_res_gid(*group, *group, *group)?;
+            rustix::thread::set_thread_res_uid(*user, *user, *user)?;
         }
         if ephemeral {
             rustix::process::set_parent_process_death_signal(Some(Signal::KILL))?;
@@ -274,17 +307,23 @@ fn before_exec(command: &mut Command, ephemeral: bool, doors: Vec<OwnedFd>) {
         }
         Ok(())
     };
-    // SAFETY: between fork and exec the closure makes the system calls write, prctl and getppid, and compares
-    // integers. All three are async-signal-safe. It allocates nothing, takes no lock, and touches no memory but its
-    // own captures; the descriptors in them stay open as long as the command that owns it.
+    // SAFETY: between fork and exec the closure makes the system calls write, setgroups, setresgid, setresuid, prctl and
+    // getppid, directly and not through the C library, and compares integers. It allocates nothing, takes no lock, and
+    // touches no memory but its own captures; the descriptors in them stay open as long as the command that owns it.
+    // The child has one thread, so that what is a thread's user and groups are the process's.
     unsafe {
         command.pre_exec(prepare);
     }
 }
 
-/// Other kernels have neither: tasks are ended on an orderly way out only, and have no limits.
+/// Other kernels have neither: tasks are ended on an orderly way out only, and have no limits; and a change of user loses
+/// all groups but one.
 #[cfg(not(target_os = "linux"))]
-fn before_exec(_: &mut Command, _: bool, _: Vec<OwnedFd>) {}
+fn before_exec(command: &mut Command, _: bool, _: Vec<OwnedFd>, account: Option<Account>) {
+    if let Some(account) = account {
+        command.gid(account.gid).uid(account.uid);
+    }
+}
 
 #[cfg(test)]
 mod tests {

@@ -151,7 +151,11 @@ pub const WORKLOAD_KEYS: &[KeyDoc] = &[
          has one.",
     ),
     key("pull", "(\"missing\"|\"always\"|\"never\")?", "When the image is fetched; `\"missing\"` unless given."),
-    key("user", "string?", "User, or `user:group`, that the container runs as."),
+    key(
+        "user",
+        "string?",
+        "User, or `user:group`, that the container, or a local or Mesos command, runs as; only root may choose another than its own.",
+    ),
     key("privileged", "boolean?", "Whether the container has every right on its machine."),
     key("init", "boolean?", "Whether a small init takes signals and reaps processes in the container."),
     key(

@@ -30,6 +30,9 @@ async fn what_cannot_be_started_says_why() {
     std::os::unix::fs::symlink("/bin/true", path("true")).unwrap();
     let mode = std::os::unix::fs::PermissionsExt::from_mode(0o755);
     fs::set_permissions(path("script"), mode).unwrap();
+    fs::copy("/bin/true", path("secret")).unwrap();
+    let mode = std::os::unix::fs::PermissionsExt::from_mode(0o700);
+    fs::set_permissions(path("secret"), mode).unwrap();
     let cwd = |cwd: String| TaskTemplate { cwd: Some(cwd), ..argv(&["./true"]) };
     let env = |name: &str, value: &str| TaskTemplate { env: [(name.into(), value.into())].into(), ..sleeper() };
     let cases = [
@@ -45,6 +48,9 @@ async fn what_cannot_be_started_says_why() {
         (env("A=B", "x"), "the environment variable `A=B`"),
         (env("A", "x\0y"), "the environment variable `A`"),
         (argv(&["echo", "a\0b"]), "could not be started"),
+        (run_as("no such one", sleeper()), "the user `no such one`: there is no such account"),
+        (run_as("nobody:no such one", sleeper()), "there is no group `no such one`"),
+        (run_as("nobody", argv(&[&path("secret")])), "may not be run as the user `nobody`"),
     ];
     let mut fixture = Fixture::new("refusals", LocalConfig::default()).await;
     for (n, (template, expected)) in cases.into_iter().enumerate() {
@@ -90,6 +96,36 @@ async fn a_shell_gets_its_text_byte_for_byte() {
     assert_eq!(fs::read_to_string(logs.join("a~b.log")).unwrap(), "{\"a\":1} /ho me\nü %s \\n\n");
     // A log without a word is not kept, and no log is made for what goes nowhere.
     assert_eq!(fs::read_dir(logs).unwrap().count(), 1);
+}
+
+/// Root's host runs commands as others, with all that is theirs and nothing that is root's.
+#[tokio::test]
+async fn a_command_runs_as_its_user() {
+    let folder = TempDir::new().unwrap();
+    let mut fixture = Fixture::new("user", logging(&folder)).await;
+    let who = r#"echo "$(id -un) $(id -gn) [$(id -Gn)] $USER $LOGNAME $HOME"; grep -E '^(Uid|Gid|CapEff):' /proc/self/status"#;
+    let nobody = run_as("nobody", shell(who));
+    let own_home = TaskTemplate { env: [("HOME".into(), "/ho me".into())].into(), ..nobody.clone() };
+    let cases = [
+        ("name", nobody, "nobody nogroup [nogroup] nobody nobody /nonexistent"),
+        ("home", own_home, "nobody nogroup [nogroup] nobody nobody /ho me"),
+        ("group", run_as("nobody:daemon", shell(who)), "nobody daemon [daemon] nobody nobody /nonexistent"),
+    ];
+    for (id, template, expected) in cases {
+        fixture.launch(id, template).await;
+        assert_eq!(fixture.gone(id).await, Exit::Code { code: 0 }, "{id}");
+        let log = folder.path().join("logs").join(fixture.policy.as_str()).join(format!("{id}.log"));
+        let log = fs::read_to_string(log).unwrap();
+        let (first, status) = log.split_once('\n').unwrap();
+        assert_eq!(first, expected, "{id}");
+        let expected_uid = "Uid:\t65534\t65534\t65534\t65534\n";
+        assert!(status.contains(expected_uid) && status.contains("CapEff:\t0000000000000000\n"), "{id}: {status}");
+    }
+    // Its end is ours to order all the same.
+    fixture.launch("deaf", run_as("nobody", shell("trap '' TERM; while :; do sleep 0.1; done"))).await;
+    fixture.running("deaf").await;
+    fixture.kill("deaf", Duration::from_millis(50)).await;
+    assert_eq!(fixture.gone("deaf").await, Exit::Signal { signal: 9 });
 }
 
 #[tokio::test]

@@ -106,7 +106,8 @@ fn host() {
         let (sender, mut updates) = mpsc::channel(64);
         backend.recover(Vec::new(), sender).await.unwrap();
         let text = "(sleep 1000; :) & wait";
-        backend.launch(tasks.lines().map(|id| request(&policy, id, shell(text))).collect()).await.unwrap();
+        let template = |id: &str| if id == "nobody" { run_as(id, shell(text)) } else { shell(text) };
+        backend.launch(tasks.lines().map(|id| request(&policy, id, template(id))).collect()).await.unwrap();
         let mut placements = BTreeMap::new();
         while placements.len() < tasks.lines().count() {
             let update = updates.recv().await.unwrap();
@@ -122,9 +123,9 @@ fn host() {
 
 #[tokio::test]
 async fn a_crashed_program_takes_tasks_without_a_state_folder_along() {
-    let (mut host, placements) = Host::start("pdeath", &["x", "y"], false).await;
+    let (mut host, placements) = Host::start("pdeath", &["x", "y", "nobody"], false).await;
     let pids: Vec<u32> = placements.values().map(|placement| placement.pid.unwrap()).collect();
-    assert!(pids.len() == 2 && pids.iter().all(|pid| is_running(*pid)));
+    assert!(pids.len() == 3 && pids.iter().all(|pid| is_running(*pid)));
     host.crash();
     eventually("its tasks have died with it", || pids.iter().all(|pid| !is_running(*pid))).await;
 }
