@@ -2,6 +2,7 @@
 
 use mlua::{Table, Value};
 
+use crate::core::mesos::Containerizer;
 use crate::core::policy::{Command, Output, TaskTemplate};
 
 use super::api::types::TEMPLATE_KEYS;
@@ -74,6 +75,13 @@ pub(super) fn task(node: &Node<'_>, base: TaskTemplate, found: &mut Findings) ->
     }
     task.container = container(node, task.container, found);
     task.mesos = mesos(node, task.mesos, found);
+    if task.image.is_some()
+        && task.executor.as_deref() == Some("setpoint")
+        && task.mesos.containerizer == Containerizer::Mesos
+    {
+        let what = "is for the cluster's own executors, while executor = \"setpoint\" runs images on Docker";
+        found.problem(&format!("{}.containerizer", node.at("mesos")), format!("\"mesos\" {what}"));
+    }
     if let Some(problem) = health_table::unknown_port(&task) {
         found.problem(&node.at("health"), problem);
     }
@@ -84,7 +92,9 @@ pub(super) fn task(node: &Node<'_>, base: TaskTemplate, found: &mut Findings) ->
 pub(super) fn unused(node: &Node<'_>, backend: &str, found: &mut Findings) {
     let unused = UNUSED.iter().filter(|(name, _)| *name == backend).flat_map(|(_, words)| words.iter());
     let bare = matches!(backend, "local" | "none");
-    let words = unused.chain(CONTAINER_FIELDS.iter().filter(|_| bare));
+    // Commands have users, too.
+    let of_containers = CONTAINER_FIELDS.iter().filter(|word| bare && !(backend == "local" && **word == "user"));
+    let words = unused.chain(of_containers);
     for word in words.filter(|word| node.has(word)) {
         found.warn(format!("{} means nothing to the backend \"{backend}\"", node.at(word)));
     }

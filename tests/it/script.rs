@@ -355,6 +355,13 @@ async fn tables_that_mean_nothing_are_refused() {
         (format!("return {{ workload = {{ backend = 'mesos', max = 1 }}, {fields} }}"), "\"local\" or \"docker\" or"),
         (format!("return {{ workload = {{ backend = 'none', max = 1 }}, {fields} }}"), "workload.count"),
         (
+            format!(
+                "return {{ workload = {{ image = 'x', executor = 'setpoint', max = 1, \
+                 mesos = {{ containerizer = 'mesos' }} }}, {fields} }}"
+            ),
+            "workload.mesos.containerizer: \"mesos\" is for the cluster's own executors",
+        ),
+        (
             format!("return {{ workload = {{ command = 'x', max = 1, ports = {{ http = 0 }} }}, {fields} }}"),
             "a port from",
         ),

@@ -8,10 +8,12 @@
 //!   recover ─► Unsure ── an answer to RECONCILE ─────────────────────────────┘
 //! ```
 //!
-//! Offers are answered as they come and never held. What is not placed waits in the queue until it is placed or withdrawn,
-//! so nothing is launched that is no longer wanted.
+//! Offers are answered as they come. What is not placed waits in the queue until it is placed or withdrawn, so nothing is
+//! launched that is no longer wanted. Between the withdrawal of what lapsed and the decision that follows it nothing is
+//! wanted for a moment; an offer that comes right then waits for that decision, [`HOLD`] at most. Declined, it would come back
+//! with one of the next allocations, and where those and the policy's ticks go in step it would meet the same moment again.
 //!
-//! - **Invariant:** every offer is answered once, with one ACCEPT or DECLINE.
+//! - **Invariant:** every offer is answered once, with one ACCEPT or DECLINE, and within [`HOLD`].
 //! - **Invariant:** each task is told to be gone once, and nothing of it after that.
 //! - **Invariant:** a task that an agent may still run is given up only on the master's word: it is over, it cannot be
 //!   reached (and has not been for [`Setting::unreachable`]), or it has been denied for [`DENIED_FOR`]. One that comes back
@@ -41,6 +43,9 @@ pub(super) const BUSY_FOR: Duration = Duration::from_secs(30);
 
 /// Least time between two REVIVEs of a role that is not suppressed.
 pub(super) const REVIVE_EVERY: Duration = Duration::from_secs(5);
+
+/// How long an offer may wait for a decision that is on its way.
+pub(super) const HOLD: Duration = Duration::from_millis(250);
 
 /// How long what a busy role declines stays away.
 const SHORT: f64 = 0.25;
@@ -120,8 +125,8 @@ struct Task {
     request: Option<Arc<LaunchRequest>>,
     agent: Option<AgentId>,
     attributes: Arc<Attributes>,
-    /// The executor of ours that runs it.
-    executor: Option<String>,
+    /// The kind of the executor of ours that runs it.
+    executor: Option<Arc<str>>,
     placement: Placement,
     killing: Option<Killing>,
     /// Heard of since the last subscription.
@@ -168,6 +173,14 @@ pub(super) struct Counters {
     pub(super) rescinded: u64,
 }
 
+/// An offer that waits for a decision.
+#[derive(Debug)]
+struct Held {
+    offer: Offer,
+    /// It is answered then at the latest.
+    until: Duration,
+}
+
 /// The framework.
 #[derive(Debug)]
 pub(super) struct Framework {
@@ -175,8 +188,11 @@ pub(super) struct Framework {
     subscribed: bool,
     tasks: BTreeMap<TaskId, Task>,
     roles: BTreeMap<String, Role>,
-    /// Executors of ours by policy and agent; tasks of one must name it in the same words.
-    executors: BTreeMap<(PolicyName, AgentId), ExecutorInfo>,
+    held: Vec<Held>,
+    /// Policies whose launches were withdrawn and that have not launched anything since, with role and time of that.
+    withdrawn: BTreeMap<PolicyName, (String, Duration)>,
+    /// Executors of ours by policy, agent and kind; tasks of one must name it in the same words.
+    executors: BTreeMap<(PolicyName, AgentId, Arc<str>), ExecutorInfo>,
     serial: u64,
     /// When the next round of reconciliation is due, and how long the pause before it was.
     round: Option<(Duration, Duration)>,
@@ -195,6 +211,8 @@ impl Framework {
             subscribed: false,
             tasks: BTreeMap::new(),
             roles,
+            held: Vec::new(),
+            withdrawn: BTreeMap::new(),
             executors: BTreeMap::new(),
             serial: 0,
             round: None,
@@ -269,6 +287,7 @@ impl Framework {
     /// There is a subscription: earlier offers are void, nothing is suppressed, and every task is asked about.
     pub(super) fn subscribed(&mut self, now: Duration) {
         self.subscribed = true;
+        self.held.clear();
         for role in self.roles.values_mut() {
             role.suppressed = false;
             role.revived = Some(now);
@@ -293,6 +312,7 @@ impl Framework {
     /// The stream is lost.
     pub(super) fn lost(&mut self) {
         self.subscribed = false;
+        self.held.clear();
     }
 
     /// Asks about the tasks that have not been heard of.
@@ -322,6 +342,7 @@ impl Framework {
                 continue;
             }
             roles.insert(self.role_of(&request));
+            self.withdrawn.remove(&request.policy);
             let task = self.task(request.policy.clone(), Stage::Queued);
             self.tasks.insert(request.id.clone(), Task { request: Some(Arc::new(request)), ..task });
         }
@@ -332,6 +353,7 @@ impl Framework {
         if known < self.roles.len() {
             self.out.push(Effect::Roles(self.roles()));
         }
+        self.reconsider(now);
         self.revive(now);
     }
 
@@ -366,7 +388,11 @@ impl Framework {
             match self.tasks.get_mut(&id) {
                 None => self.tell_gone(id, Exit::Unknown, None, None),
                 Some(task) if task.stage == Stage::Queued => {
-                    self.tasks.remove(&id);
+                    if let Some((policy, request)) =
+                        self.tasks.remove(&id).and_then(|task| Some((task.policy, task.request?)))
+                    {
+                        self.withdrawn.insert(policy, (self.role_of(&request), now));
+                    }
                     self.tell_gone(id, Exit::Unknown, None, None);
                 }
                 Some(task) => {
@@ -391,9 +417,16 @@ impl Framework {
         }
     }
 
-    /// Answers offers.
+    /// Answers offers, those that are held with them.
     pub(super) fn offers(&mut self, now: Duration, offers: Vec<Offer>) {
         self.counters.offers += offers.len() as u64;
+        let held = std::mem::take(&mut self.held);
+        let (offers, until): (Vec<Offer>, Vec<Duration>) = held
+            .into_iter()
+            .map(|held| (held.offer, held.until))
+            .chain(offers.into_iter().map(|offer| (offer, now + HOLD)))
+            .unzip();
+        self.withdrawn.retain(|_, (_, at)| now < *at + HOLD);
         let plain: Vec<offers::Offer> = offers.iter().map(|offer| offer::plain(offer, &self.setting.role)).collect();
         let answers = offers::answer(&plain, &self.demands(), &self.placed());
         for accept in answers.accepts {
@@ -401,13 +434,35 @@ impl Framework {
         }
         let mut declines: BTreeMap<bool, Vec<wire::OfferId>> = BTreeMap::new();
         for (index, why) in answers.declines {
-            let busy = why != Why::NoDemand || self.is_busy(&plain[index].role, now);
+            let role = &plain[index].role;
+            if now < until[index] && self.withdrawn.values().any(|(of, _)| of == role) {
+                self.held.push(Held { offer: offers[index].clone(), until: until[index] });
+                continue;
+            }
+            let busy = why != Why::NoDemand || self.is_busy(role, now);
             declines.entry(busy).or_default().push(offers[index].id.clone());
         }
         for (busy, offer_ids) in declines {
             self.counters.declined += offer_ids.len() as u64;
             self.out.push(Effect::Call(Call::Decline(Decline { offer_ids, filters: Some(filters(busy)) })));
         }
+    }
+
+    /// Answers those offers that are held and need not be any more.
+    pub(super) fn reconsider(&mut self, now: Duration) {
+        if !self.held.is_empty() {
+            self.offers(now, Vec::new());
+        }
+    }
+
+    /// When an offer that is held has to be answered.
+    pub(super) fn held_until(&self) -> Option<Duration> {
+        self.held.iter().map(|held| held.until).min()
+    }
+
+    /// How many offers are held.
+    pub(super) fn held(&self) -> usize {
+        self.held.len()
     }
 
     fn is_busy(&self, role: &str, now: Duration) -> bool {
@@ -422,12 +477,13 @@ impl Framework {
             let like = Arc::as_ptr(&request.template).addr();
             let demand = demands.entry((task.policy.clone(), like)).or_insert_with(|| {
                 let mesos = &request.template.mesos;
+                let role = self.role_of(request);
                 Demand {
                     policy: task.policy.clone(),
                     priority: mesos.priority,
-                    role: self.role_of(request),
                     needs: task_info::needs(&request.template),
-                    executor: task_info::executor_needs(&request.template),
+                    executor: task_info::executor_of(&request.template, &role),
+                    role,
                     constraints: mesos.constraints.clone(),
                     packing: mesos.packing,
                     tasks: Vec::new(),
@@ -441,11 +497,16 @@ impl Framework {
     fn placed(&self) -> Vec<Placed> {
         let with_agent = self.tasks.values().filter_map(|task| Some((task, task.agent.as_ref()?)));
         let mut placed: Vec<Placed> = with_agent
-            .map(|(task, agent)| Placed {
-                policy: task.policy.clone(),
-                agent: agent.as_str().to_owned(),
-                attributes: Arc::clone(&task.attributes),
-                executor: self.executors.contains_key(&(task.policy.clone(), agent.clone())),
+            .map(|(task, agent)| {
+                let lives = |kind: &Arc<str>| {
+                    self.executors.contains_key(&(task.policy.clone(), agent.clone(), Arc::clone(kind)))
+                };
+                Placed {
+                    policy: task.policy.clone(),
+                    agent: agent.as_str().to_owned(),
+                    attributes: Arc::clone(&task.attributes),
+                    executor: task.executor.clone().filter(lives),
+                }
             })
             .collect();
         placed.sort_by(|a, b| a.policy.cmp(&b.policy));
@@ -462,13 +523,12 @@ impl Framework {
             let Some(task) = self.tasks.get(&launch.task) else { continue };
             let Some(request) = task.request.clone() else { continue };
             let place = task_info::Place { offers, agent: &agent, host: &offer.hostname, launch };
-            let key = (task.policy.clone(), agent.clone());
-            let executor = task_info::executor_needs(&request.template).map(|_| {
+            let kind = task_info::executor_of(&request.template, &plain[first].role).map(|executor| executor.kind);
+            let executor = kind.clone().map(|kind| {
                 let new = || task_info::executor(&self.setting, &request, &place);
-                self.executors.entry(key).or_insert_with(new).clone()
+                self.executors.entry((task.policy.clone(), agent.clone(), kind)).or_insert_with(new).clone()
             });
             let ports = task_info::ports(&request.template, launch);
-            let executor_id = executor.as_ref().map(|executor| executor.executor_id.as_str().to_owned());
             task_infos.push(task_info::task(&self.setting, &request, &place, &ports, executor));
             let placement = Placement {
                 host: Some(offer.hostname.clone()),
@@ -480,7 +540,7 @@ impl Framework {
             task.stage = Stage::Sent;
             task.agent = Some(agent.clone());
             task.attributes = Arc::clone(attributes);
-            task.executor = executor_id;
+            task.executor = kind;
             task.placement = placement.clone();
             task.confirmed = true;
             let id = launch.task.clone();
@@ -516,13 +576,14 @@ impl Framework {
     }
 
     /// An offer was taken back before its answer arrived; tasks that were launched with it are reported as dropped.
-    pub(super) fn rescinded(&mut self) {
+    pub(super) fn rescinded(&mut self, id: &wire::OfferId) {
         self.counters.rescinded += 1;
+        self.held.retain(|held| held.offer.id != *id);
     }
 
     /// An executor has ended, or an agent has gone.
     pub(super) fn failure(&mut self, agent: Option<&AgentId>, executor: Option<&str>) {
-        self.executors.retain(|(_, on), info| {
+        self.executors.retain(|(_, on, _), info| {
             let here = agent.is_none_or(|agent| agent == on);
             let this = executor.is_none_or(|executor| executor == info.executor_id.as_str());
             !(here && this)
@@ -603,11 +664,12 @@ impl Framework {
 
     /// Takes a task out; an executor that has none left ends by itself and is not used again.
     fn forget(&mut self, id: &TaskId) {
-        let Some(Task { policy, agent: Some(agent), executor: Some(_), .. }) = self.tasks.remove(id) else { return };
-        let is_used =
-            |task: &Task| task.policy == policy && task.agent.as_ref() == Some(&agent) && task.executor.is_some();
+        let Some(Task { policy, agent: Some(agent), executor: Some(kind), .. }) = self.tasks.remove(id) else { return };
+        let is_used = |task: &Task| {
+            task.policy == policy && task.agent.as_ref() == Some(&agent) && task.executor.as_ref() == Some(&kind)
+        };
         if !self.tasks.values().any(is_used) {
-            self.executors.remove(&(policy, agent));
+            self.executors.remove(&(policy, agent, kind));
         }
     }
 
@@ -636,6 +698,7 @@ impl Framework {
         if !self.subscribed {
             return;
         }
+        self.reconsider(now);
         self.give_up(now);
         self.check_recovered(now);
         self.send_kills(now);

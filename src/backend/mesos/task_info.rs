@@ -51,10 +51,20 @@ pub struct Setting {
     pub unreachable: Duration,
 }
 
-/// What our executor needs, for tasks that run under it.
-pub(super) fn executor_needs(template: &TaskTemplate) -> Option<Needs> {
+/// Our executor, for tasks that run under it. It runs as their user, in a sandbox that holds what was fetched for them, and
+/// their role pays for it: tasks that differ in one of these do not share it.
+pub(super) fn executor_of(template: &TaskTemplate, role: &str) -> Option<offers::Executor> {
     let ours = template.executor.as_deref() == Some(OURS);
-    ours.then(|| Needs(vec![scalar("cpus", EXECUTOR_CPUS), scalar("mem", EXECUTOR_MEMORY)]))
+    ours.then(|| offers::Executor {
+        kind: serde_json::json!([role, user(template), template.mesos.uris]).to_string().into(),
+        needs: Needs(vec![scalar("cpus", EXECUTOR_CPUS), scalar("mem", EXECUTOR_MEMORY)]),
+    })
+}
+
+/// Whom the agent runs a task as. The user of a Docker container is for its engine to know.
+fn user(template: &TaskTemplate) -> Option<&String> {
+    let by_docker = template.image.is_some() && template.mesos.containerizer == Containerizer::Docker;
+    template.container.user.as_ref().filter(|_| !by_docker)
 }
 
 /// Where a task goes.
@@ -77,6 +87,12 @@ pub(super) fn check(template: &TaskTemplate) -> Result<(), String> {
     }
     if template.command.is_none() && template.image.is_none() {
         return Err("there is neither a command nor an image".to_owned());
+    }
+    if template.executor.as_deref() == Some(OURS)
+        && template.image.is_some()
+        && template.mesos.containerizer == Containerizer::Mesos
+    {
+        return Err("our executor runs images on Docker; leave `executor` out for Mesos's own containerizer".to_owned());
     }
     Ok(())
 }
@@ -113,7 +129,7 @@ pub(super) fn ports(template: &TaskTemplate, launch: &offers::Launch) -> BTreeMa
     named.filter_map(|(name, number)| Some((name, u16::try_from(*number).ok()?))).collect()
 }
 
-/// The executor of ours that a policy's tasks on one agent share, named after the first of them.
+/// The executor of ours that a policy's tasks of one kind on one agent share, named after the first of them.
 pub(super) fn executor(setting: &Setting, request: &LaunchRequest, place: &Place<'_>) -> ExecutorInfo {
     let program_uri = setting.executor_uri.iter().map(|uri| Uri {
         value: uri.clone(),
@@ -134,6 +150,7 @@ pub(super) fn executor(setting: &Setting, request: &LaunchRequest, place: &Place
         executor_id: ExecutorId::new(format!("setpoint.{}", request.id)),
         command: Some(CommandInfo {
             uris: uris.collect(),
+            user: user(&request.template).cloned(),
             environment: Some(environment).filter(|environment| !environment.variables.is_empty()),
             ..CommandInfo::argv(vec![program, "executor".to_owned()])
         }),
@@ -208,8 +225,7 @@ fn command(request: &LaunchRequest, host: &str, ports: &BTreeMap<String, u16>) -
     CommandInfo {
         uris: uris(template).collect(),
         environment: Some(variables.into_iter().collect()),
-        // A container's user is for its engine to know, not for the agent.
-        user: template.container.user.clone().filter(|_| template.image.is_none()),
+        user: user(template).cloned(),
         ..base
     }
 }

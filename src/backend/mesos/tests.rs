@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use serde_json::json;
 
-use super::framework::{BUSY_FOR, DENIED_FOR, Effect, Framework, News, REVIVE_EVERY, UNREACHABLE_FOR};
+use super::framework::{BUSY_FOR, DENIED_FOR, Effect, Framework, HOLD, News, REVIVE_EVERY, UNREACHABLE_FOR};
 use super::task_info::Setting;
 use crate::backend::LaunchRequest;
 use crate::core::container::{ContainerSpec, Health, HealthCheck, Probe, ProbePort, Protocol, Pull, Tmpfs, Volume};
@@ -59,9 +59,13 @@ impl Bench {
     }
 
     fn launch_as(&mut self, ids: &[&str], template: &Arc<TaskTemplate>) -> Vec<Effect> {
+        self.launch_for("p", ids, template)
+    }
+
+    fn launch_for(&mut self, policy: &str, ids: &[&str], template: &Arc<TaskTemplate>) -> Vec<Effect> {
         let requests = ids.iter().map(|id| LaunchRequest {
             id: TaskId::from(*id),
-            policy: "p".into(),
+            policy: policy.into(),
             template: Arc::clone(template),
             ready: Ready::Running,
             grace: Duration::from_secs(7),
@@ -73,13 +77,17 @@ impl Bench {
 
     /// An offer of an agent comes in.
     fn offer(&mut self, agent: &str, resources: Vec<Resource>) -> Vec<Effect> {
+        self.offer_to("*", agent, resources)
+    }
+
+    fn offer_to(&mut self, role: &str, agent: &str, resources: Vec<Resource>) -> Vec<Effect> {
         self.offers += 1;
         let offer = Offer {
             id: OfferId::new(format!("o{}", self.offers)),
             agent_id: AgentId::new(agent),
             hostname: format!("{agent}.test"),
             resources,
-            allocation_info: Some(AllocationInfo { role: Some("*".to_owned()) }),
+            allocation_info: Some(AllocationInfo { role: Some(role.to_owned()) }),
             ..Offer::default()
         };
         self.framework.offers(self.now, vec![offer]);
@@ -152,12 +160,51 @@ fn a6_a_withdrawn_launch_is_never_sent() {
     assert_eq!(news(&told)[0].state, TaskState::Gone);
     assert!(!calls(&told).contains(&"KILL"), "no master ever heard of it");
     bench.kill("p.2");
+    bench.pass(HOLD);
     let effects = bench.offer("a", room(30.0));
     assert_eq!((launched(&effects).len(), calls(&effects)), (0, vec!["DECLINE"]));
     // And what is wanted then is launched, once.
     bench.launch(&["p.3"]);
     assert_eq!(launched(&bench.offer("a", room(30.0))).len(), 1);
     assert_eq!(launched(&bench.offer("a", room(30.0))).len(), 0);
+}
+
+/// An offer that comes between a withdrawal and the decision after it waits for that, and not for long.
+#[test]
+fn an_offer_waits_for_the_decision_that_is_on_its_way() {
+    let half = HOLD / 2;
+    let mut bench = Bench::new();
+    bench.launch(&["p.1"]);
+    bench.kill("p.1");
+    assert_eq!(calls(&bench.offer("a", room(1.0))), Vec::<&str>::new());
+    assert_eq!(calls(&bench.pass(half)), Vec::<&str>::new());
+    let effects = bench.launch(&["p.2"]);
+    assert_eq!((launched(&effects).len(), calls(&effects)), (1, vec!["ACCEPT"]), "and no REVIVE besides");
+    assert_eq!(calls(&bench.offer("b", room(1.0))), ["DECLINE"], "the decision has been made");
+
+    // When nothing comes of it, it is answered in time, however often something is withdrawn meanwhile.
+    bench.launch(&["p.3"]);
+    bench.kill("p.3");
+    assert_eq!(calls(&bench.offer("a", room(1.0))), Vec::<&str>::new());
+    bench.pass(half);
+    bench.launch_for("q", &["q.1"], &Arc::new(TaskTemplate { cpus: Some(9.0), ..(*template("x")).clone() }));
+    bench.kill("q.1");
+    assert_eq!((bench.framework.held(), bench.framework.held_until()), (1, Some(bench.now + half)));
+    assert_eq!(calls(&bench.pass(half)), ["DECLINE"]);
+    assert_eq!((bench.framework.held(), bench.framework.held_until()), (0, None));
+
+    // One that is taken back meanwhile, or is void with its stream, is not answered at all.
+    bench.launch(&["p.4"]);
+    bench.kill("p.4");
+    bench.offer("a", room(1.0));
+    bench.framework.rescinded(&OfferId::new(format!("o{}", bench.offers)));
+    bench.offer("a", room(1.0));
+    assert_eq!(bench.framework.held(), 1);
+    bench.framework.lost();
+    bench.framework.subscribed(bench.now);
+    bench.framework.take();
+    assert!(!calls(&bench.pass(HOLD)).contains(&"DECLINE"));
+    assert_eq!(bench.framework.counters.declined, 2);
 }
 
 /// A7: ten are wanted and four fit: four are launched, the rest waits to be withdrawn or placed.
@@ -336,6 +383,46 @@ fn tasks_of_one_policy_share_an_executor_on_an_agent() {
     assert_ne!(third[0].executor.as_ref(), Some(&executors[0]), "the one before may be on its way out");
 }
 
+/// A policy that is saved with another user, other files or another role has tasks of both kinds for a while.
+#[test]
+fn tasks_that_need_another_sandbox_user_or_role_have_another_executor() {
+    let mut bench = Bench::new();
+    let mut base = (*template("x")).clone();
+    base.executor = Some("setpoint".to_owned());
+    let mut executors = Vec::new();
+    let variants: [(&str, &str, fn(&mut TaskTemplate)); 5] = [
+        ("*", "plain", |_| {}),
+        ("*", "louder", |template| template.env = [(text("LOUD"), text("yes"))].into()),
+        ("*", "etl", |template| template.container.user = Some(text("etl"))),
+        ("*", "files", |template| template.mesos.uris = vec![Uri { uri: text("file:///x.tgz"), ..Uri::default() }]),
+        ("ops", "ops", |template| template.mesos.role = Some(text("ops"))),
+    ];
+    for (role, id, change) in variants {
+        let mut template = base.clone();
+        change(&mut template);
+        bench.launch_as(&[id], &Arc::new(template));
+        let infos = launched(&bench.offer_to(role, "a", room(4.0)));
+        let executor = infos[0].executor.clone().unwrap();
+        let paid_by: Vec<_> = executor.resources.iter().map(|resource| resource.name.as_str()).collect();
+        assert_eq!(paid_by, ["cpus", "mem"], "{id}: Mesos compares what an executor is said to have with what it had");
+        executors.push(executor);
+    }
+    let id_of = |at: usize| executors[at].executor_id.as_str();
+    assert_eq!([id_of(0), id_of(1)], ["setpoint.plain"; 2], "its environment is a task's own");
+    assert_eq!([id_of(2), id_of(3), id_of(4)], ["setpoint.etl", "setpoint.files", "setpoint.ops"]);
+    assert_eq!(executors[2].command.as_ref().unwrap().user.as_deref(), Some("etl"));
+    assert_eq!(executors[3].command.as_ref().unwrap().uris.len(), 1);
+    // One that has lost its last task is not used again; the others are.
+    bench.status("etl", wire::TaskState::Finished);
+    let mut again = base;
+    again.container.user = Some(text("etl"));
+    bench.launch_as(&["etl.2"], &Arc::new(again));
+    assert_eq!(
+        launched(&bench.offer("a", room(4.0)))[0].executor.as_ref().unwrap().executor_id.as_str(),
+        "setpoint.etl.2"
+    );
+}
+
 fn text(value: &str) -> String {
     value.to_owned()
 }
@@ -426,7 +513,7 @@ fn every_word_of_a_task_reaches_the_wire() {
     let mesos = info(&mesos);
     let container = json!({ "type": "MESOS", "volumes": docker["container"]["volumes"],
         "mesos": { "image": { "type": "DOCKER", "docker": { "name": "web:1" }, "cached": false } } });
-    assert_eq!(mesos["container"], container);
+    assert_eq!((&mesos["container"], &mesos["command"]["user"]), (&container, &"7:7".into()));
     assert_eq!(mesos["health_check"]["http"]["port"], 31_001, "in the host's network the port is what it was given");
     let plain = info(&TaskTemplate { image: None, command: Some(Command::Shell(text("x"))), ..full });
     assert_eq!((&plain["command"]["user"], &plain["container"]), (&"7:7".into(), &serde_json::Value::Null));

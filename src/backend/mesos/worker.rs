@@ -182,6 +182,8 @@ impl Worker {
         let mut tick = tokio::time::interval(TICK);
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
+            let held = self.framework.held_until();
+            let decision = tokio::time::sleep_until(self.began + held.unwrap_or_default());
             tokio::select! {
                 order = inbox.recv() => match order {
                     Some(Order::Shutdown(kill_all, reply)) => {
@@ -204,6 +206,9 @@ impl Worker {
                 Some((tasks, why)) = self.caller.failed.recv() => {
                     tracing::debug!(tasks = tasks.len(), why = %why, "asking what became of tasks");
                     self.framework.not_accepted(self.began.elapsed(), &tasks);
+                }
+                () = decision, if held.is_some() => {
+                    self.framework.reconsider(self.now());
                 }
                 _ = tick.tick() => {
                     self.framework.tick(self.now());
@@ -294,7 +299,7 @@ impl Worker {
                 );
                 self.framework.update(now, &status);
             }
-            Event::Rescind(_) => self.framework.rescinded(),
+            Event::Rescind(id) => self.framework.rescinded(&id),
             Event::Failure(failure) => {
                 let executor = failure.executor_id.as_ref().map(wire::ExecutorId::as_str);
                 self.framework.failure(failure.agent_id.as_ref(), executor);
@@ -423,10 +428,10 @@ impl Worker {
         self.facts.insert("roles", roles.join(","));
         self.facts.insert("suppressed", self.framework.is_suppressed().to_string());
         let Counters { offers, accepted, declined, rescinded } = counters;
+        let held = self.framework.held();
         self.facts.insert(
             "offers",
-            // Each is answered as it comes.
-            format!("0 held, {offers} received, {accepted} accepted, {declined} declined, {rescinded} rescinded"),
+            format!("{held} held, {offers} received, {accepted} accepted, {declined} declined, {rescinded} rescinded"),
         );
         self.facts.insert("tasks", format!("{placed} placed, {queued} waiting for offers, {unreachable} unreachable"));
         let (facts, elsewhere) = (self.facts.clone(), self.framework.elsewhere());

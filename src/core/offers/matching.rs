@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet, BinaryHeap, VecDeque};
 
 use super::constraint::{Constraint, Rule, Tally};
 use super::pot::{Pot, Taken};
-use super::{Accept, Answers, Demand, Launch, Miss, Offer, Packing, Placed, Why};
+use super::{Accept, Answers, Demand, Executor, Launch, Miss, Offer, Packing, Placed, Why};
 use crate::core::model::{PolicyName, TaskId};
 
 /// Answers every offer.
@@ -40,8 +40,8 @@ struct Claimant<'a> {
     wanted: u64,
     /// Its tasks on each agent, by the agents' index.
     on_agent: Vec<u32>,
-    /// Agents where its executor runs, or is about to.
-    executors: Vec<bool>,
+    /// The kinds of executors that it has on agents, or is about to have there.
+    executors: BTreeSet<(usize, &'a str)>,
     /// Where its tasks are, for each attribute that is counted.
     tallies: BTreeMap<&'a str, Tally>,
 }
@@ -129,7 +129,7 @@ impl<'a> Matcher<'a> {
                     placed: 0,
                     wanted: 0,
                     on_agent: vec![0; agents.len()],
-                    executors: vec![false; agents.len()],
+                    executors: BTreeSet::new(),
                     tallies: BTreeMap::new(),
                 });
             }
@@ -147,7 +147,7 @@ impl<'a> Matcher<'a> {
             claimant.count(&placed.attributes);
             if let Some(agent) = agents.get(placed.agent.as_str()) {
                 claimant.on_agent[*agent] += 1;
-                claimant.executors[*agent] |= placed.executor;
+                claimant.executors.extend(placed.executor.as_deref().map(|kind| (*agent, kind)));
             }
         }
         for demand in self.demands {
@@ -227,7 +227,7 @@ impl<'a> Matcher<'a> {
         let agent = self.agents[pot];
         let line = &mut claimant.lines[line];
         let Some((task, _)) = line.tasks.pop_front() else { return };
-        claimant.executors[agent] |= line.demand.executor.is_some();
+        claimant.executors.extend(line.demand.executor.as_ref().map(|executor| (agent, &*executor.kind)));
         claimant.on_agent[agent] += 1;
         claimant.placed += 1;
         claimant.count(&self.offers[self.pots[pot].offers[0]].attributes);
@@ -341,7 +341,8 @@ fn find(
             Some(_) => continue,
             None => {}
         }
-        let executor = demand.executor.as_ref().filter(|_| !claimant.executors[agent]);
+        let needs_executor = |executor: &&Executor| !claimant.executors.contains(&(agent, &*executor.kind));
+        let executor = demand.executor.as_ref().filter(needs_executor).map(|executor| &executor.needs);
         if let Some((task, executor)) = pots[pot].take(&demand.needs, executor) {
             aside.push(Reverse((crowd, rank, pot)));
             found = Some((pot, task, executor));

@@ -160,14 +160,24 @@ pub struct Demand {
     pub role: String,
     /// What each task needs.
     pub needs: Needs,
-    /// What the first task of the policy on an agent needs beside: its executor.
-    pub executor: Option<Needs>,
+    /// The executor that the first of them on an agent brings along, and the others share.
+    pub executor: Option<Executor>,
     /// Where they may go.
     pub constraints: Vec<Constraint>,
     /// Where they go when there is a choice.
     pub packing: Packing,
     /// The tasks, each with a number that is smaller for older ones.
     pub tasks: Vec<(TaskId, u64)>,
+}
+
+/// What runs a policy's tasks on an agent, and takes something for itself there.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Executor {
+    /// Tasks of a policy whose executors are of one kind share one on each agent. The first one's role pays for it, so tasks of
+    /// different roles should have executors of different kinds.
+    pub kind: Arc<str>,
+    /// What it takes.
+    pub needs: Needs,
 }
 
 /// A task that has its place already: it counts for constraints, spreading and fairness.
@@ -179,8 +189,8 @@ pub struct Placed {
     pub agent: String,
     /// Its agent's attributes.
     pub attributes: Arc<Attributes>,
-    /// Whether the policy's executor runs there already, so that it takes nothing more.
-    pub executor: bool,
+    /// The kind of the executor that runs it, which takes nothing more when it gets another task.
+    pub executor: Option<Arc<str>>,
 }
 
 /// A part of an offered resource that a task takes.
@@ -201,7 +211,7 @@ pub struct Launch {
     pub task: TaskId,
     /// What it takes.
     pub pieces: Vec<Piece>,
-    /// What its executor takes, when it is the first task of its policy on the agent.
+    /// What its executor takes, when it is the first on the agent that uses it.
     pub executor: Vec<Piece>,
     /// For each of its range resources the numbers, in the order of the picks.
     pub numbers: Vec<(String, Vec<u64>)>,

@@ -42,6 +42,10 @@ fn demand(policy: &str, n: u64, needs: Needs) -> Demand {
     }
 }
 
+fn executor(kind: &str, needs: Needs) -> Executor {
+    Executor { kind: kind.into(), needs }
+}
+
 fn constrained(n: u64, attribute: &str, rule: Rule) -> Demand {
     let constraints = vec![Constraint { attribute: attribute.to_owned(), rule }];
     Demand { constraints, ..demand("p", n, needs(0.1, 1.0)) }
@@ -141,7 +145,7 @@ fn unique_counts_the_tasks_that_are_there_already() {
         policy: "p".into(),
         agent: "b".to_owned(),
         attributes: Arc::clone(&offers[1].attributes),
-        executor: false,
+        executor: None,
     };
     let answers = answer(&offers, &[constrained(5, "hostname", Rule::Unique)], &[placed]);
     assert_eq!(by_agent(&offers, &answers), [("a".to_owned(), 1), ("c".to_owned(), 1)]);
@@ -178,12 +182,12 @@ fn tasks_are_packed_or_spread() {
 #[test]
 fn the_executor_is_paid_for_once_on_each_agent() {
     let offers = [offer("a", 1.0, 100.0)];
-    let demand = Demand { executor: Some(needs(0.1, 40.0)), ..demand("p", 4, needs(0.1, 20.0)) };
+    let demand = Demand { executor: Some(executor("*", needs(0.1, 40.0))), ..demand("p", 4, needs(0.1, 20.0)) };
     let answers = answer(&offers, std::slice::from_ref(&demand), &[]);
     let launches = &answers.accepts[0].launches;
     assert_eq!(launches.iter().map(|launch| launch.executor.len()).collect::<Vec<_>>(), [2, 0, 0]);
     let attributes = Arc::clone(&offers[0].attributes);
-    let placed = Placed { policy: "p".into(), agent: "a".to_owned(), attributes, executor: true };
+    let placed = Placed { policy: "p".into(), agent: "a".to_owned(), attributes, executor: Some("*".into()) };
     assert_eq!(placed_by_policy(&answer(&offers, &[demand], &[placed]))["p"], 4);
 }
 
@@ -195,7 +199,7 @@ fn policies_share_what_there_is() {
     let (p, q) = (demand("p", 90, needs(0.1, 1.0)), demand("q", 10, needs(0.1, 1.0)));
     assert_eq!(two(&answer(&offers, &[p.clone(), q.clone()], &[])), (Some(9), Some(1)), "by what they ask for");
     let placed: Vec<Placed> = (0..9)
-        .map(|_| Placed { policy: "p".into(), agent: "z".to_owned(), attributes: Arc::default(), executor: false })
+        .map(|_| Placed { policy: "p".into(), agent: "z".to_owned(), attributes: Arc::default(), executor: None })
         .collect();
     let p = demand("p", 10, needs(0.1, 1.0));
     let (of_p, of_q) = two(&answer(&offers, &[p.clone(), q.clone()], &placed));
@@ -314,12 +318,12 @@ fn any_demand(at: usize) -> impl Strategy<Value = Demand> {
     ];
     let constraints = prop::collection::vec(rule, 0..2);
     let parts = (0_u8..3, 0_u8..2, any_needs(), prop::option::of(any_needs()), constraints, any::<bool>(), 0_u64..6);
-    parts.prop_map(move |(policy, role, needs, executor, rules, spread, n)| {
+    parts.prop_map(move |(policy, role, needs, needs_executor, rules, spread, n)| {
         let constraints =
             rules.into_iter().map(|rule| Constraint { attribute: "rack".to_owned(), rule }).collect::<Vec<_>>();
         Demand {
             role: format!("role{role}"),
-            executor,
+            executor: needs_executor.map(|needs| executor(&format!("role{role}"), needs)),
             constraints,
             packing: if spread { Packing::Spread } else { Packing::Pack },
             tasks: (0..n).map(|i| (TaskId::new(format!("p{policy}.{at}.{i}")), i * 7 % 5)).collect(),
@@ -332,13 +336,6 @@ fn any_demands() -> impl Strategy<Value = Vec<Demand>> {
     (any_demand(0), any_demand(1), any_demand(2), 0_usize..4).prop_map(|(a, b, c, n)| {
         let mut all = vec![a, b, c];
         all.truncate(n);
-        // A policy is in one role.
-        for at in 1..all.len() {
-            let (before, rest) = all.split_at_mut(at);
-            if let Some(same) = before.iter().find(|demand| demand.policy == rest[0].policy) {
-                rest[0].role.clone_from(&same.role);
-            }
-        }
         all
     })
 }
@@ -423,9 +420,9 @@ proptest! {
                 prop_assert!(demand.constraints.iter().all(|constraint| constraint.allows(&first.attributes)));
                 prop_assert!(covers(&demand.needs, &launch.pieces, &offers));
                 if let Some(executor) = &demand.executor
-                    && executors.insert((demand.policy.clone(), first.agent.clone()))
+                    && executors.insert((demand.policy.clone(), first.agent.clone(), executor.kind.clone()))
                 {
-                    prop_assert!(covers(executor, &launch.executor, &offers));
+                    prop_assert!(covers(&executor.needs, &launch.executor, &offers));
                 } else {
                     prop_assert!(launch.executor.is_empty());
                 }

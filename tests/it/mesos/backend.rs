@@ -1,6 +1,7 @@
 //! Policies with `backend = "mesos"` on genuine masters and agents, their tasks under our own executor.
 
 use std::collections::BTreeSet;
+use std::os::unix::fs::PermissionsExt;
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
@@ -117,6 +118,50 @@ async fn a14_a_command_reaches_the_shell_byte_for_byte() {
     .await;
     assert!(text.starts_with(r#"{"a":1} "#) && text.trim_end().ends_with(" p"), "{text}");
     setpoint.stop().await;
+}
+
+/// A command under our executor runs as its user; and a policy that is saved with another user and another role has tasks of
+/// all kinds on one agent, each under an executor of its own.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_change_of_user_and_role_starts_an_executor_beside_the_first() {
+    let spec = ClusterSpec::default().agent("MESOS_SWITCH_USER", "true");
+    let Some(cluster) = Cluster::start_new(spec).await else { return };
+    let scratch = Scratch::new();
+    // What `nobody` must be able to enter, run and write.
+    let open = |path: &std::path::Path| std::fs::set_permissions(path, PermissionsExt::from_mode(0o777)).unwrap();
+    let (program, out) = (scratch.path("setpoint"), scratch.write("out", ""));
+    std::fs::copy(env!("CARGO_BIN_EXE_setpoint"), &program).unwrap();
+    [scratch.folder(), cluster.folder().folder(), &program, &out].into_iter().for_each(open);
+    let settings =
+        format!("[mesos]\nmaster = \"{}\"\nexecutor = {{ path = \"{}\" }}\n", cluster.list(), program.display());
+    let config = scratch.write("setpoint.toml", &settings).display().to_string();
+    let command = format!("id -un >> {}; pwd -P > /dev/null && touch mine && exec sleep 100000", out.display());
+    let with = |n, user: &str, place: &str| {
+        policy(n, &command).replace("min = 0,", &format!("min = 0, {user}")).replace(r#"place = "spread""#, place)
+    };
+    let (nobody, ops) = (r#"user = "nobody","#, r#"place = "spread", role = "ops""#);
+    let file = scratch.policy("p", &with(1, nobody, r#"place = "spread""#)).display().to_string();
+    let state = scratch.path("st").display().to_string();
+    let mut setpoint = Setpoint::run(&scratch, ["--config", &config, "--state-dir", &state, &file]);
+    let mut before = agree(&cluster, &mut setpoint, 1).await;
+    for (n, user) in [(2, nobody), (3, "")] {
+        scratch.replace("p.lua", &with(n, user, ops));
+        let after = agree(&cluster, &mut setpoint, n as usize).await;
+        assert!(after.is_superset(&before), "those before go on");
+        before = after;
+    }
+    let words = wait_until(GENEROUS, "all have said who they are", async || {
+        let text = scratch.read("out");
+        let words: Vec<String> = text.lines().map(str::to_owned).collect();
+        (words.len() >= 3).then_some(words)
+    })
+    .await;
+    assert_eq!(words, ["nobody", "nobody", "root"]);
+    let state = cluster.state().await.unwrap();
+    let tasks = state["frameworks"][0]["tasks"].as_array().unwrap();
+    let executors: BTreeSet<_> = tasks.iter().map(|task| task["executor_id"].as_str()).collect();
+    assert_eq!((tasks.len(), executors.len()), (3, 3), "{executors:?}");
+    assert!(setpoint.stop().await.success());
 }
 
 /// Wrong credentials: one clear error, and exit code 77.

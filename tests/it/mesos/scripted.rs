@@ -324,3 +324,24 @@ async fn a_replacement_waits_for_an_offer_and_follows_the_file() {
     assert!(tasks.iter().any(|task| task["policy"] == "p" && task["by"] == "replacement"), "{tasks:?}");
     setpoint.kill();
 }
+
+/// What waits for an offer goes with its policy: nobody would decide about it any more.
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_waits_for_a_policy_whose_file_is_gone() {
+    let master = FakeMaster::start(vec![steady()]).await;
+    let scratch = Scratch::new();
+    // One tick is all there is time for, so that nothing lapses.
+    let text = r#"return { interval = "1h", workload = { backend = "mesos", command = "true", max = 2, on_gone = "keep" },
+  control = { law = "decide" }, decide = function() return { desired = 2 } end }"#;
+    let file = scratch.write("policies/p.lua", text);
+    let config = scratch.write("setpoint.toml", &format!("[mesos]\nmaster = \"{}\"\n", master.address()));
+    let config = config.display().to_string();
+    let policies = scratch.path("policies").display().to_string();
+    let state = scratch.path("st").display().to_string();
+    let mut setpoint = Setpoint::run(&scratch, ["--config", &config, "--state-dir", &state, &policies]);
+    setpoint.policy_until("p", "two wait for an offer", |policy| policy["tasks"]["asked"] == 2).await;
+    std::fs::remove_file(file).unwrap();
+    wait_until(GENEROUS, "none waits any more", async || setpoint.tasks().await.is_empty().then_some(())).await;
+    assert!(setpoint.stderr().contains("policy retired"), "{}", setpoint.stderr());
+    setpoint.kill();
+}
