@@ -164,7 +164,7 @@ fn task(group: &mut Section, report: &mut Report) -> Result<Task, Problem> {
         Some("docker" | "podman") => report.carried(own.at("driver"), "the workload's image"),
         Some(driver) => {
             let what = format!("{} = {}", own.at("driver"), quote(driver));
-            report.lost(what, own.place.line, "what runs a task is workload.backend; `--backend local` runs commands");
+            report.lost(what, own.place.line, "what runs a task is workload.backend, as `--backend` says");
         }
         None => {}
     }

@@ -204,12 +204,12 @@ async fn check_tells_what_cannot_be_a_shadow() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_shadow_beside_its_policy_is_one_of_its_own_too_where_the_folder_is_run() {
     let scratch = Scratch::new();
-    scratch.write("policies/queue.lua", &acting("shadow = 'next.lua',"));
+    scratch.write("policies/queue.lua", &acting("shadow = './next.lua',"));
     scratch.write("policies/next.lua", &acting(""));
     let told = Setpoint::output(&scratch, ["check", "policies/queue.lua"]).await;
     assert_eq!((told.code, told.stdout.as_str()), (Some(0), "policies/queue.lua: ok\n"));
     let told = Setpoint::output(&scratch, ["check", "policies"]).await;
-    let warning = "warning: policies/queue.lua: shadow next.lua: it is run as a policy of its own too";
+    let warning = "warning: policies/queue.lua: shadow ./next.lua: it is run as a policy of its own too";
     assert!(told.code == Some(0) && told.stdout.contains(warning), "{told:?}");
     // Nobody's tasks end because another file names theirs: both run, and the log says so.
     let mut run = Setpoint::run(&scratch, ["policies"]);

@@ -384,7 +384,7 @@ impl Loop {
 
     /// Sets a timer for what the backend will not have placed shortly before the next tick: until it has let go of that,
     /// it takes room below `max`, and a tick that finds none would leave the backend nothing to place until the next one.
-    fn set_lapse(&mut self, key: usize) {
+    pub(super) fn set_lapse(&mut self, key: usize) {
         let Some(policy) = self.policies.get(key).and_then(Option::as_ref) else { return };
         if !self.queues_launches(policy) {
             return;

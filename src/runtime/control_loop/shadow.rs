@@ -1,6 +1,6 @@
 //! Shadows: their files, and their ticks behind those of the policies that act.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::SystemTime;
 
@@ -41,7 +41,13 @@ impl Loop {
         };
         let path = shadow_path(&active.path, &file);
         let name = policy.name.clone();
-        if self.sources.iter().flatten().any(|source| source.path() == path) {
+        // A file may be named in more than one way.
+        let is_same = |other: &Path| {
+            other.file_name() == path.file_name()
+                && (other == path
+                    || path.canonicalize().is_ok_and(|path| other.canonicalize().is_ok_and(|it| it == path)))
+        };
+        if self.sources.iter().flatten().any(|source| is_same(&source.path())) {
             // It was asked for, as every file of a folder is, and may have tasks: another file's word does not end it.
             tracing::warn!(
                 policy = %name,

@@ -499,6 +499,7 @@ impl Loop {
         let epoch = policy.epoch;
         policy.due = due;
         self.timers.set(due, Timer::Tick(key, epoch));
+        self.set_lapse(key);
     }
 
     /// Files that changed, or folders in which something did.

@@ -11,6 +11,7 @@ use super::super::call::ScriptDir;
 use super::super::error::{ScriptError, ScriptErrorKind};
 use super::super::fault::Fault;
 use super::super::meter::RUNAWAY;
+use super::super::params::Params;
 use super::super::require::{Files, Reads, read_source};
 use super::super::stdlib::new_environment;
 use super::super::vm::Vm;
@@ -71,11 +72,15 @@ fn modules(spec: &Arc<Vm>, source: &Arc<str>, state: &Shared) -> Result<Option<T
     Ok(made)
 }
 
-/// Does something while files are looked for in another folder.
+/// Does something while files are looked for in another folder, with parameters of its own.
 fn in_folder<R>(vm: &Vm, folder: PathBuf, work: impl FnOnce() -> R) -> R {
+    let params = vm.lua.set_app_data(Params::default());
     let files = vm.lua.set_app_data(Files::new(folder.clone(), Reads::default()));
     let dir = vm.lua.set_app_data(ScriptDir(folder));
     let done = work();
+    if let Some(params) = params {
+        vm.lua.set_app_data(params);
+    }
     if let Some(files) = files {
         vm.lua.set_app_data(files);
     }

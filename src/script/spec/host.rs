@@ -342,7 +342,8 @@ fn load_policy(shared: &Shared, options: &Table, fakes: Table) -> mlua::Result<(
         let vm = state.vm.upgrade();
         (vm, state.own.clone(), Arc::clone(&state.stage), state.backends.clone(), state.coverage)
     };
-    let vm = vm.ok_or_else(|| mlua::Error::runtime("invariant: a spec's VM is there while it runs"))?;
+    let only = "load_policy: expected to be called by a test, and a fake in a simulation is none";
+    let vm = vm.ok_or_else(|| Raised::wrong(only))?;
     let mut mains = Vec::new();
     let loaded = load(&vm, &own, &backends, coverage, options, fakes, &mut mains);
     if coverage {

@@ -120,7 +120,7 @@ const FAKES: [&str; 2] = [
     "fakes(function(world) return { http = { get = function()
        return { number = function() return world.trace / math.max(world.running, 1) end }
      end } } end)",
-    r#"local asked = 0
+    r#"local asked = require("setpoint.params")({ asked = 0 }).asked
      describe("web", function()
        fakes(function(world)
          return { http = { get = function(url)
@@ -135,9 +135,10 @@ const FAKES: [&str; 2] = [
      end)"#,
 ];
 
-/// The same as [`WEB`], but for where the load comes from.
+/// The same as [`WEB`], but for where the load comes from, and with a parameter.
 fn asking() -> String {
-    WEB.replace("ctx.trace / math.max(ctx.running, 1)", "require('setpoint.http').get('http://web/load'):number()")
+    let text = WEB.replace("target = 30", "target = require('setpoint.params')({ target = 30 }).target");
+    text.replace("ctx.trace / math.max(ctx.running, 1)", "require('setpoint.http').get('http://web/load'):number()")
 }
 
 #[test]
@@ -166,7 +167,8 @@ fn fakes_of_a_spec_stand_in_for_what_is_outside() {
     let both = run(simulate(&["web.lua", "--fakes", "web_test.lua", "--compare", "proportional,inside/web.lua"]));
     assert_eq!(both["runs"], serde_json::json!([inside, inside]));
     // `simulate.metric` comes first, unless it is told to stay aside.
-    let made_up = asking().replace("target = 30", "target = 30, simulate = { metric = function() return 30 end }");
+    let made_up =
+        asking().replace("target = require", "simulate = { metric = function() return 30 end }, target = require");
     scratch.write("made-up/web.lua", &made_up);
     let still = run(simulate(&["made-up/web.lua", "--fakes", "web_test.lua"]));
     assert!(still["error"].is_null() && still["changes"] != inside["changes"], "{still}");
@@ -265,6 +267,9 @@ fn fakes_that_are_none_are_told() {
     scratch.write("web_test.lua", "fakes({ http = { post = function() end } })");
     let told = json(&scratch, &simulate.into_iter().chain(["--json"]).collect::<Vec<_>>());
     assert!(told["error"].as_str().unwrap().contains("the fake of setpoint.http has no \"get\""), "{told}");
+    scratch.write("web_test.lua", "fakes({ http = { get = function() load_policy({}) end } })");
+    let told = json(&scratch, &simulate.into_iter().chain(["--json"]).collect::<Vec<_>>());
+    assert!(told["error"].as_str().unwrap().contains("load_policy: expected to be called by a test"), "{told}");
     let (code, _, stderr) = out(&scratch, &["simulate", "web.lua", "--own-metric"]);
     assert!(code == Some(2) && stderr.contains("--fakes <SPEC>"), "{stderr}");
 }
