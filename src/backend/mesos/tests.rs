@@ -390,7 +390,8 @@ fn tasks_that_need_another_sandbox_user_or_role_have_another_executor() {
     let mut base = (*template("x")).clone();
     base.executor = Some("setpoint".to_owned());
     let mut executors = Vec::new();
-    let variants: [(&str, &str, fn(&mut TaskTemplate)); 5] = [
+    type Change = fn(&mut TaskTemplate);
+    let variants: [(&str, &str, Change); 5] = [
         ("*", "plain", |_| {}),
         ("*", "louder", |template| template.env = [(text("LOUD"), text("yes"))].into()),
         ("*", "etl", |template| template.container.user = Some(text("etl"))),
