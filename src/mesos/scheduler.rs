@@ -4,12 +4,12 @@
 //! master that the subscription is with, under its stream id, so a scheduler that was replaced is refused by the master.
 //! It keeps no offers and no tasks, and repeats no call.
 
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use reqwest::{Response, Url};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Notify, mpsc, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -18,12 +18,18 @@ use super::error::{MesosError, shown};
 use super::http::{Http, HttpConfig, STREAM_ID};
 use super::recordio::Decoder;
 use super::subscription::{Effect, End, Input, PATH, Patience, State, Subscription};
-use super::wire::scheduler::{Call, Event, Subscribe, Subscribed};
+use super::wire::scheduler::{Call, Event, Subscribe, Subscribed, UpdateFramework};
 use super::wire::{FrameworkId, FrameworkInfo, MasterInfo};
 use super::zookeeper;
 
 /// How many signals may wait for whoever takes them before the stream is no longer read.
 const MOST_SIGNALS: usize = 1024;
+
+/// How long the answer to a call is waited for once its subscription is over.
+const LAST_ANSWER: Duration = Duration::from_secs(1);
+
+/// What masters say of a part of the framework that UPDATE_FRAMEWORK cannot change.
+const UNSUPPORTED: &str = "unsupported";
 
 /// What a scheduler is and where it goes.
 #[derive(Clone, Debug)]
@@ -86,6 +92,8 @@ pub struct Connected {
     pub master_info: Option<MasterInfo>,
     /// Between two heartbeats, as the master says.
     pub heartbeat: Option<Duration>,
+    /// The roles that the framework subscribed with; they may have been changed on the way.
+    pub roles: Vec<String>,
     /// Which subscription of this client it is, from 1.
     pub serial: u64,
 }
@@ -116,6 +124,10 @@ pub struct Status {
 struct Link {
     master: Url,
     stream_id: Option<String>,
+    /// The master's own version, where it says.
+    version: Option<String>,
+    /// The roles that SUBSCRIBE named.
+    roles: Vec<String>,
 }
 
 /// A handle to call the master with. Clones are the same scheduler.
@@ -131,6 +143,8 @@ struct Shared {
     status: watch::Sender<Status>,
     /// As it is to be at the next subscription.
     framework: Mutex<FrameworkInfo>,
+    /// Asks for a subscription in the place of the one there is.
+    renew: Notify,
     stop: CancellationToken,
 }
 
@@ -166,6 +180,7 @@ impl Scheduler {
             link: watch::Sender::new(None),
             status: watch::Sender::new(Status { framework_id: config.framework.id.clone(), ..Status::default() }),
             framework: Mutex::new(config.framework.clone()),
+            renew: Notify::new(),
             stop: CancellationToken::new(),
         });
         let (sender, receiver) = mpsc::channel(MOST_SIGNALS);
@@ -176,29 +191,61 @@ impl Scheduler {
 
     /// Sends a call and waits until the master has taken it, which is not to say that it has done it.
     ///
-    /// Calls that must arrive in an order are to be sent one after the other. A call that failed may have arrived.
+    /// Calls that must arrive in an order are to be sent one after the other. A call that failed may have arrived. One that
+    /// waits when its subscription is lost is given up: nobody is there to answer it.
     pub async fn call(&self, call: &Call) -> Result<(), MesosError> {
         if self.shared.status.borrow().end.is_some() {
             return Err(MesosError::Ended);
         }
-        let link = self.shared.link.borrow().clone().ok_or(MesosError::NotSubscribed)?;
+        let mut links = self.shared.link.subscribe();
+        let link = links.borrow_and_update().clone().ok_or(MesosError::NotSubscribed)?;
         let id = self.shared.status.borrow().framework_id.clone();
         let url = endpoint(&link.master, PATH);
-        self.shared.http.call(&url, link.stream_id.as_deref(), call.to_json(id.as_ref())).await
+        let mut answer = pin!(self.shared.http.call(&url, link.stream_id.as_deref(), call.to_json(id.as_ref())));
+        tokio::select! {
+            answer = &mut answer => return answer,
+            _ = links.changed() => {}
+        }
+        // TEARDOWN ends the subscription before it is answered.
+        tokio::time::timeout(LAST_ANSWER, answer).await.unwrap_or(Err(MesosError::NotSubscribed))
     }
 
-    /// Changes what the framework is: at once by UPDATE_FRAMEWORK (Mesos 1.10 and newer) when subscribed, and for
-    /// subscriptions to come. Its id and user stay. When the master refuses the change, nothing has changed.
-    pub async fn update_framework(&self, mut framework: FrameworkInfo) -> Result<(), MesosError> {
+    /// Changes what the framework is, without offers for the roles that are `suppressed`: at once when subscribed, and for
+    /// subscriptions to come. That is done by UPDATE_FRAMEWORK, and by subscribing anew with masters that do not know that
+    /// (before Mesos 1.10) or that hold on to a user or a `checkpoint` of the framework's first subscription.
+    ///
+    /// # Errors
+    /// The master refuses the change, or cannot be asked: nothing has changed then.
+    pub async fn update_framework(
+        &self,
+        mut framework: FrameworkInfo,
+        suppressed: &[String],
+    ) -> Result<(), MesosError> {
         framework.id = self.shared.status.borrow().framework_id.clone();
-        if self.shared.link.borrow().is_some() {
-            let update = super::wire::scheduler::UpdateFramework {
-                framework_info: framework.clone(),
-                ..super::wire::scheduler::UpdateFramework::default()
-            };
-            self.call(&Call::UpdateFramework(Box::new(update))).await?;
+        let mut renew = false;
+        let version = self.shared.link.borrow().as_ref().map(|link| link.version.clone());
+        match version {
+            None => {}
+            Some(version) if version.as_deref().is_some_and(|version| !knows_update_framework(version)) => renew = true,
+            Some(_) => {
+                let update = UpdateFramework {
+                    framework_info: framework.clone(),
+                    suppressed_roles: suppressed.to_vec(),
+                    ..UpdateFramework::default()
+                };
+                match self.call(&Call::UpdateFramework(Box::new(update))).await {
+                    // Each of them is left as it was by a new subscription, which is told in the master's log only.
+                    Err(MesosError::Status { status, body, .. }) if status == 400 && body.contains(UNSUPPORTED) => {
+                        renew = true;
+                    }
+                    answer => answer?,
+                }
+            }
         }
         *self.shared.framework.lock().unwrap_or_else(PoisonError::into_inner) = framework;
+        if renew {
+            self.shared.renew.notify_one();
+        }
         Ok(())
     }
 
@@ -295,6 +342,11 @@ impl Worker {
                 Progress::Events(events, lost) => self.events(events, lost).await,
             },
             leader = changed(&mut self.leader) => self.input(Input::Leader(leader)).await,
+            () = self.shared.renew.notified() => {
+                if matches!(self.subscription.state(), State::Subscribed { .. }) {
+                    self.input(Input::Lost("the framework is to be another one".to_owned())).await;
+                }
+            }
             () = due => self.input(Input::Due).await,
         }
     }
@@ -343,8 +395,14 @@ impl Worker {
             status.failure = None;
             serial = status.subscriptions;
         });
+        let mut roles = Vec::new();
+        if let Some(link) = &mut self.link {
+            link.version = subscribed.master_info.as_ref().and_then(|info| info.version.clone());
+            roles.clone_from(&link.roles);
+        }
         self.shared.link.send_replace(self.link.clone());
-        let connected = Connected { framework_id: id, master, master_info: subscribed.master_info, heartbeat, serial };
+        let master_info = subscribed.master_info;
+        let connected = Connected { framework_id: id, master, master_info, heartbeat, roles, serial };
         self.signal(Signal::Subscribed(Box::new(connected))).await;
     }
 
@@ -393,10 +451,10 @@ impl Worker {
 
     fn subscribe(&mut self, master: &Url) {
         let framework_info = self.shared.framework.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        let id = framework_info.id.clone();
+        let (id, roles) = (framework_info.id.clone(), framework_info.roles.clone());
         let call = Call::Subscribe(Box::new(Subscribe { framework_info, ..Subscribe::default() }));
         let (http, url) = (self.shared.http.clone(), endpoint(master, PATH));
-        self.link = Some(Link { master: master.clone(), stream_id: None });
+        self.link = Some(Link { master: master.clone(), stream_id: None, version: None, roles });
         self.shared.status.send_modify(|status| status.master = Some(shown(master)));
         let asking = async move {
             Http::check(&url)?;
@@ -454,6 +512,15 @@ fn closed(why: &str) -> Progress {
     Progress::Events(Vec::new(), Some(why.to_owned()))
 }
 
+/// Whether a master of that version takes UPDATE_FRAMEWORK; one that cannot be read is taken for a newer one.
+fn knows_update_framework(version: &str) -> bool {
+    let mut numbers = version.split(['.', '-']).map(|number| number.parse::<u32>().ok());
+    match (numbers.next().flatten(), numbers.next().flatten()) {
+        (Some(major), Some(minor)) => (1, 10) <= (major, minor),
+        _ => true,
+    }
+}
+
 /// What an attempt came to that gave no stream.
 fn failure(error: MesosError) -> Input {
     match error {
@@ -473,4 +540,19 @@ async fn changed(leader: &mut Option<watch::Receiver<Option<Url>>>) -> Option<Ur
         *leader = None;
     }
     std::future::pending().await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::knows_update_framework;
+
+    #[test]
+    fn versions_are_compared_as_numbers() {
+        assert!(
+            ["1.10.0", "1.11.0", "2.0.0", "1.10", "1.12.0-dev", "of tomorrow"]
+                .iter()
+                .all(|v| knows_update_framework(v))
+        );
+        assert!(["1.9.0", "1.9.1-rc1", "1.0.0", "0.28.2"].iter().all(|v| !knows_update_framework(v)));
+    }
 }

@@ -27,6 +27,11 @@ impl Book {
         Self { path: state_dir.map(|dir| dir.join(FILE)) }
     }
 
+    /// Where the file is.
+    pub(super) fn path(&self) -> Option<&Path> {
+        self.path.as_deref()
+    }
+
     /// The id of an earlier run.
     ///
     /// # Errors

@@ -32,11 +32,12 @@ use crate::mesos::wire;
 use crate::mesos::wire::scheduler::{
     Accept, Acknowledge, Call, Decline, Filters, Kill, Launch, Operation, Reconcile, ReconcileTask, Roles,
 };
-use crate::mesos::wire::{AgentId, Bytes, ExecutorInfo, KillPolicy, Offer, TaskStatus};
+use crate::mesos::wire::{AgentId, Bytes, ExecutorInfo, KillPolicy, Offer, StatusReason, TaskStatus};
 
 use super::offer;
 use super::status::{self, Verdict};
 use super::task_info::{self, Setting};
+use super::token;
 
 /// How long after a launch a role counts as busy.
 pub(super) const BUSY_FOR: Duration = Duration::from_secs(30);
@@ -67,6 +68,9 @@ pub const UNREACHABLE_FOR: Duration = Duration::from_secs(5);
 /// How long `recover` waits for answers about its tasks.
 const RECOVER_FOR: Duration = Duration::from_secs(10);
 
+/// How long the engine may take to keep that a task is gone. After that an update that the agent repeats is acknowledged.
+const KEPT_WITHIN: Duration = Duration::from_secs(60);
+
 /// Reconciliation is repeated so often once everything is known.
 const RECONCILE_EVERY: Duration = Duration::from_secs(15 * 60);
 
@@ -82,8 +86,8 @@ const REPEAT_KILL: Duration = Duration::from_secs(5);
 pub(super) enum Effect {
     /// A call to the master.
     Call(Call),
-    /// These roles are the framework's from now on.
-    Roles(BTreeSet<String>),
+    /// The framework has got another role.
+    Roles,
     /// Something to say of a task.
     Tell(Box<News>),
     /// Every task that was known has been answered for, or waited for long enough.
@@ -159,7 +163,7 @@ enum Recovering {
 #[derive(Clone, Copy, Debug, Default)]
 struct Role {
     suppressed: bool,
-    /// When something was last launched in it.
+    /// When something in it was last asked for, or launched.
     wanted: Option<Duration>,
     revived: Option<Duration>,
 }
@@ -189,10 +193,14 @@ pub(super) struct Framework {
     tasks: BTreeMap<TaskId, Task>,
     roles: BTreeMap<String, Role>,
     held: Vec<Held>,
+    /// Offers whose answer did not reach the master.
+    unanswered: Vec<wire::OfferId>,
     /// Policies whose launches were withdrawn and that have not launched anything since, with role and time of that.
     withdrawn: BTreeMap<PolicyName, (String, Duration)>,
     /// Executors of ours by policy, agent and kind; tasks of one must name it in the same words.
     executors: BTreeMap<(PolicyName, AgentId, Arc<str>), ExecutorInfo>,
+    /// Tasks that are gone, as the engine was told then, and whose last update is acknowledged once it has kept that.
+    ending: BTreeMap<TaskId, Duration>,
     serial: u64,
     /// When the next round of reconciliation is due, and how long the pause before it was.
     round: Option<(Duration, Duration)>,
@@ -212,8 +220,10 @@ impl Framework {
             tasks: BTreeMap::new(),
             roles,
             held: Vec::new(),
+            unanswered: Vec::new(),
             withdrawn: BTreeMap::new(),
             executors: BTreeMap::new(),
+            ending: BTreeMap::new(),
             serial: 0,
             round: None,
             recovering: Recovering::No,
@@ -228,12 +238,27 @@ impl Framework {
         std::mem::take(&mut self.out)
     }
 
+    /// Whether there is a subscription.
+    pub(super) const fn is_subscribed(&self) -> bool {
+        self.subscribed
+    }
+
+    /// Whether a task is there, or is to be.
+    pub(super) fn knows(&self, id: &TaskId) -> bool {
+        self.tasks.contains_key(id)
+    }
+
     /// The roles of the framework.
     pub(super) fn roles(&self) -> BTreeSet<String> {
         self.roles.keys().cloned().collect()
     }
 
-    /// Whether no offers are wanted at present.
+    /// The roles for which no offers are wanted at present.
+    pub(super) fn suppressed(&self) -> Vec<String> {
+        self.roles.iter().filter(|(_, role)| role.suppressed).map(|(name, _)| name.clone()).collect()
+    }
+
+    /// Whether there is none for which they are.
     pub(super) fn is_suppressed(&self) -> bool {
         self.subscribed && self.roles.values().all(|role| role.suppressed)
     }
@@ -259,8 +284,14 @@ impl Framework {
     /// Tasks of an earlier run, with the agents that they were on.
     pub(super) fn recover(&mut self, known: Vec<(TaskId, PolicyName, Placement, bool)>) {
         for (id, policy, placement, ran) in known {
-            let agent = placement.token.as_deref().map(AgentId::new);
-            let task = Task { agent, placement, ..self.task(policy, if ran { Stage::Running } else { Stage::Unsure }) };
+            let (agent, attributes) = placement.token.as_deref().map(token::read).unzip();
+            let attributes = Arc::new(attributes.unwrap_or_default());
+            let task = Task {
+                agent,
+                attributes,
+                placement,
+                ..self.task(policy, if ran { Stage::Running } else { Stage::Unsure })
+            };
             self.tasks.insert(id, task);
         }
         self.recovering = Recovering::Away;
@@ -287,7 +318,7 @@ impl Framework {
     /// There is a subscription: earlier offers are void, nothing is suppressed, and every task is asked about.
     pub(super) fn subscribed(&mut self, now: Duration) {
         self.subscribed = true;
-        self.held.clear();
+        self.forget_offers();
         for role in self.roles.values_mut() {
             role.suppressed = false;
             role.revived = Some(now);
@@ -312,7 +343,12 @@ impl Framework {
     /// The stream is lost.
     pub(super) fn lost(&mut self) {
         self.subscribed = false;
+        self.forget_offers();
+    }
+
+    fn forget_offers(&mut self) {
         self.held.clear();
+        self.unanswered.clear();
     }
 
     /// Asks about the tasks that have not been heard of.
@@ -338,7 +374,7 @@ impl Framework {
             }
             if let Err(reason) = task_info::check(&request.template) {
                 let exit = Exit::NotStarted { reason: reason.into() };
-                self.tell_gone(request.id, exit, None, None);
+                self.tell_gone(now, request.id, exit, None, None);
                 continue;
             }
             roles.insert(self.role_of(&request));
@@ -351,7 +387,7 @@ impl Framework {
             self.roles.entry(role.clone()).or_default().wanted = Some(now);
         }
         if known < self.roles.len() {
-            self.out.push(Effect::Roles(self.roles()));
+            self.out.push(Effect::Roles);
         }
         self.reconsider(now);
         self.revive(now);
@@ -386,14 +422,14 @@ impl Framework {
     pub(super) fn kill(&mut self, now: Duration, ids: Vec<TaskId>, grace: Duration) {
         for id in ids {
             match self.tasks.get_mut(&id) {
-                None => self.tell_gone(id, Exit::Unknown, None, None),
+                None => self.tell_gone(now, id, Exit::Unknown, None, None),
                 Some(task) if task.stage == Stage::Queued => {
                     if let Some((policy, request)) =
                         self.tasks.remove(&id).and_then(|task| Some((task.policy, task.request?)))
                     {
                         self.withdrawn.insert(policy, (self.role_of(&request), now));
                     }
-                    self.tell_gone(id, Exit::Unknown, None, None);
+                    self.tell_gone(now, id, Exit::Unknown, None, None);
                 }
                 Some(task) => {
                     if task.killing.is_none_or(|killing| grace < killing.grace) {
@@ -428,6 +464,7 @@ impl Framework {
             .unzip();
         self.withdrawn.retain(|_, (_, at)| now < *at + HOLD);
         let plain: Vec<offers::Offer> = offers.iter().map(|offer| offer::plain(offer, &self.setting.role)).collect();
+        self.learn(&plain);
         let answers = offers::answer(&plain, &self.demands(), &self.placed());
         for accept in answers.accepts {
             self.accept(now, &offers, &plain, accept);
@@ -445,6 +482,17 @@ impl Framework {
         for (busy, offer_ids) in declines {
             self.counters.declined += offer_ids.len() as u64;
             self.out.push(Effect::Call(Call::Decline(Decline { offer_ids, filters: Some(filters(busy)) })));
+        }
+    }
+
+    /// Tasks of an earlier run whose placement was not kept get to know their agents.
+    fn learn(&mut self, offers: &[offers::Offer]) {
+        for task in self.tasks.values_mut().filter(|task| *task.attributes == Attributes::default()) {
+            let Some(agent) = &task.agent else { continue };
+            if let Some(offer) = offers.iter().find(|offer| offer.agent == agent.as_str()) {
+                task.attributes = Arc::clone(&offer.attributes);
+                task.placement.token = Some(token::write(agent, &task.attributes));
+            }
         }
     }
 
@@ -533,7 +581,7 @@ impl Framework {
             let placement = Placement {
                 host: Some(offer.hostname.clone()),
                 ports,
-                token: Some(agent.as_str().to_owned()),
+                token: Some(token::write(&agent, attributes)),
                 ..Placement::default()
             };
             let Some(task) = self.tasks.get_mut(&launch.task) else { continue };
@@ -554,7 +602,11 @@ impl Framework {
             })));
         }
         self.counters.accepted += accept.offers.len() as u64;
-        let busy = self.is_busy(&plain[first].role, now);
+        let role = &plain[first].role;
+        if let Some(role) = self.roles.get_mut(role) {
+            role.wanted = Some(now);
+        }
+        let busy = self.is_busy(role, now);
         self.out.push(Effect::Call(Call::Accept(Accept {
             offer_ids: accept.offers.iter().map(|index| offers[*index].id.clone()).collect(),
             operations: vec![Operation::Launch(Launch { task_infos })],
@@ -562,16 +614,40 @@ impl Framework {
         })));
     }
 
-    /// An ACCEPT did not reach the master, as far as one can tell: its tasks are asked about.
-    pub(super) fn not_accepted(&mut self, now: Duration, tasks: &[TaskId]) {
-        for id in tasks {
-            if let Some(task) = self.tasks.get_mut(id).filter(|task| task.stage == Stage::Sent) {
-                task.confirmed = false;
-                task.denied = None;
-            }
+    /// A call did not reach the master, as far as one can tell. Tasks that it launched are asked about, and offers that it
+    /// answered are declined, which says nothing to a master that has heard it after all; what is not sent again by itself is.
+    pub(super) fn not_sent(&mut self, now: Duration, call: &Call) {
+        if !self.subscribed {
+            return;
         }
-        if self.subscribed {
-            self.ask(now, FIRST_ROUND);
+        match call {
+            Call::Accept(accept) => {
+                for id in launched(accept) {
+                    if let Some(task) = self.tasks.get_mut(&id).filter(|task| task.stage == Stage::Sent) {
+                        task.confirmed = false;
+                        task.denied = None;
+                    }
+                }
+                self.unanswered.extend(accept.offer_ids.iter().cloned());
+                self.ask(now, FIRST_ROUND);
+            }
+            Call::Decline(decline) => self.unanswered.extend(decline.offer_ids.iter().cloned()),
+            Call::Suppress(named) => self.each_role(named, |role| role.suppressed = false),
+            Call::Revive(named) => self.each_role(named, |role| role.revived = None),
+            _ => {}
+        }
+    }
+
+    fn each_role(&mut self, named: &Roles, change: impl Fn(&mut Role)) {
+        let named = |name: &String| named.roles.contains(name);
+        self.roles.iter_mut().filter(|(name, _)| named(name)).for_each(|(_, role)| change(role));
+    }
+
+    /// Answers offers once more whose answer was lost.
+    fn decline_again(&mut self) {
+        let offer_ids = std::mem::take(&mut self.unanswered);
+        if !offer_ids.is_empty() {
+            self.out.push(Effect::Call(Call::Decline(Decline { offer_ids, filters: Some(filters(true)) })));
         }
     }
 
@@ -596,20 +672,23 @@ impl Framework {
         let acknowledge = acknowledgement(status);
         let verdict = status::verdict(status);
         let Some(task) = self.tasks.get_mut(&id) else {
-            // Nobody asked for it any more, or ever: what was told to be gone must not go on.
-            if !matches!(verdict, Verdict::Gone(_) | Verdict::Denied) {
+            // Nobody asked for it any more, or ever: what was told to be gone must not go on. One that cannot be reached is
+            // ended when it turns up; a KILL now would be answered with the very same status, without end.
+            if matches!(verdict, Verdict::Alive { .. }) {
                 self.out.push(Effect::Call(Call::Kill(kill_call(
                     id.as_str(),
                     status.agent_id.clone(),
                     Duration::ZERO,
                 ))));
             }
-            self.out.extend(acknowledge.map(|acknowledge| Effect::Call(Call::Acknowledge(acknowledge))));
+            if !self.ending.contains_key(&id) {
+                self.out.extend(acknowledge.map(|acknowledge| Effect::Call(Call::Acknowledge(acknowledge))));
+            }
             return;
         };
         if status.agent_id.is_some() && task.agent.is_none() {
             task.agent.clone_from(&status.agent_id);
-            task.placement.token = status.agent_id.as_ref().map(|agent| agent.as_str().to_owned());
+            task.placement.token = status.agent_id.as_ref().map(|agent| token::write(agent, &task.attributes));
         }
         match verdict {
             Verdict::Alive { running, killing } => {
@@ -647,16 +726,19 @@ impl Framework {
                 task.confirmed = false;
                 if since + patience <= now {
                     self.forget(&id);
-                    self.tell_gone(id, exit, None, acknowledge);
+                    self.tell_gone(now, id, exit, None, acknowledge);
                 } else {
                     self.round.get_or_insert((now + FIRST_ROUND, FIRST_ROUND));
                     self.out.extend(acknowledge.map(|acknowledge| Effect::Call(Call::Acknowledge(acknowledge))));
                 }
             }
             Verdict::Gone(exit) => {
+                // A task that its agent never heard of: the launch was lost on the way, and nothing has failed.
+                let lost = matches!(exit, Exit::Lost { .. }) && status.reason == Some(StatusReason::Reconciliation);
+                let exit = if lost && task.stage <= Stage::Sent { Exit::Unknown } else { exit };
                 let placement = Some(task.placement.clone());
                 self.forget(&id);
-                self.tell_gone(id, exit, placement, acknowledge);
+                self.tell_gone(now, id, exit, placement, acknowledge);
             }
         }
         self.check_recovered(now);
@@ -673,7 +755,22 @@ impl Framework {
         }
     }
 
-    fn tell_gone(&mut self, id: TaskId, exit: Exit, placement: Option<Placement>, acknowledge: Option<Acknowledge>) {
+    /// What was said of a task's end is durable, and acknowledged now.
+    pub(super) fn durable(&mut self, id: &TaskId) {
+        self.ending.remove(id);
+    }
+
+    fn tell_gone(
+        &mut self,
+        now: Duration,
+        id: TaskId,
+        exit: Exit,
+        placement: Option<Placement>,
+        acknowledge: Option<Acknowledge>,
+    ) {
+        if acknowledge.is_some() {
+            self.ending.insert(id.clone(), now);
+        }
         let news = News { id, state: TaskState::Gone, healthy: None, placement, exit: Some(exit), acknowledge };
         self.out.push(Effect::Tell(Box::new(news)));
     }
@@ -699,6 +796,8 @@ impl Framework {
             return;
         }
         self.reconsider(now);
+        self.decline_again();
+        self.ending.retain(|_, at| now < *at + KEPT_WITHIN);
         self.give_up(now);
         self.check_recovered(now);
         self.send_kills(now);
@@ -729,7 +828,7 @@ impl Framework {
             let placement = self.tasks.get(&id).map(|task| task.placement.clone());
             self.forget(&id);
             let exit = Exit::Lost { reason: "its agent cannot be reached any more".into() };
-            self.tell_gone(id, exit, placement, None);
+            self.tell_gone(now, id, exit, placement, None);
         }
     }
 
@@ -757,6 +856,15 @@ impl Framework {
 
 fn filters(busy: bool) -> Filters {
     Filters { refuse_seconds: Some(if busy { SHORT } else { LONG }) }
+}
+
+/// The tasks that an ACCEPT launches.
+fn launched(accept: &Accept) -> Vec<TaskId> {
+    let infos = accept.operations.iter().filter_map(|operation| match operation {
+        Operation::Launch(launch) => Some(&launch.task_infos),
+        _ => None,
+    });
+    infos.flatten().map(|info| TaskId::from(info.task_id.as_str())).collect()
 }
 
 fn kill_call(id: &str, agent_id: Option<AgentId>, grace: Duration) -> Kill {

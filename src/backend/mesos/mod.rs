@@ -21,12 +21,13 @@ mod status;
 mod task_info;
 #[cfg(test)]
 mod tests;
+mod token;
 mod worker;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use tokio::sync::{mpsc, oneshot};
@@ -50,6 +51,10 @@ pub const FAILOVER_TIMEOUT: Duration = Duration::from_secs(7 * 86_400);
 
 /// How long agents are asked for figures at most: less than the engine's patience.
 const AGENTS_FOR: Duration = Duration::from_millis(1500);
+
+/// How long what our executor told of a task is what the task uses: it tells every two seconds. After that the task has no
+/// figures; old ones would pass for an agent's word that all is as it was.
+const FIGURES_FOR: Duration = Duration::from_secs(10);
 
 /// What the backend needs to know.
 #[derive(Clone, Debug)]
@@ -122,7 +127,8 @@ enum Order {
 struct Shown {
     standing: Standing,
     facts: BTreeMap<&'static str, String>,
-    stats: BTreeMap<TaskId, TaskStats>,
+    /// What our executors told, and when.
+    stats: BTreeMap<TaskId, (Instant, TaskStats)>,
     /// Where the agents are to be asked for, and the framework's id; none without a subscription.
     leader: Option<(reqwest::Url, String)>,
     /// The tasks that run under the cluster's executors, and their agents.
@@ -202,7 +208,8 @@ impl TaskBackend for MesosBackend {
     async fn stats(&self, tasks: Vec<TaskId>) -> Result<BTreeMap<TaskId, TaskStats>, BackendError> {
         let (mut stats, leader, elsewhere) = self.shown(|shown| {
             let told = tasks.iter().filter_map(|id| shown.stats.get_key_value(id));
-            let stats: BTreeMap<TaskId, TaskStats> = told.map(|(id, stats)| (id.clone(), *stats)).collect();
+            let fresh = told.filter(|(_, (at, _))| at.elapsed() < FIGURES_FOR);
+            let stats: BTreeMap<TaskId, TaskStats> = fresh.map(|(id, (_, stats))| (id.clone(), *stats)).collect();
             let silent = tasks.iter().filter(|id| !stats.contains_key(*id));
             let elsewhere: BTreeMap<TaskId, AgentId> =
                 silent.filter_map(|id| Some((id.clone(), shown.elsewhere.get(id)?.clone()))).collect();

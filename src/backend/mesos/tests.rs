@@ -12,6 +12,7 @@ use crate::backend::LaunchRequest;
 use crate::core::container::{ContainerSpec, Health, HealthCheck, Probe, ProbePort, Protocol, Pull, Tmpfs, Volume};
 use crate::core::mesos::{Containerizer, Discovery, Limits, MesosSpec, Uri, Visibility};
 use crate::core::model::{Exit, Placement, TaskId, TaskState};
+use crate::core::offers::{Constraint, Rule};
 use crate::core::policy::{Command, PortSpec, Ready, TaskTemplate};
 use crate::mesos::wire::scheduler::{Accept, Call, Operation};
 use crate::mesos::wire::{
@@ -252,6 +253,12 @@ fn offers_are_wanted_while_something_happens_and_not_after() {
     let effects = bench.pass(BUSY_FOR);
     assert_eq!(calls(&effects), ["SUPPRESS"]);
     assert!(refuse(&bench.offer("b", room(8.0))) >= 3600.0, "one that was on its way");
+    // What had to wait for long is followed by more as well.
+    bench.launch(&["p.3"]);
+    bench.pass(BUSY_FOR * 2);
+    assert_eq!(launched(&bench.offer("a", room(1.0))).len(), 1);
+    assert!(refuse(&bench.offer("b", room(8.0))) <= 1.0);
+    assert_eq!(calls(&bench.pass(BUSY_FOR / 2)), Vec::<&str>::new());
 }
 
 #[test]
@@ -278,6 +285,11 @@ fn an_update_is_acknowledged_by_whoever_made_it_durable() {
     let effects = bench.status("p.1", wire::TaskState::Running);
     assert!(!calls(&effects).contains(&"ACKNOWLEDGE"), "not before it is durable");
     assert_eq!(news(&effects)[0].acknowledge.as_ref().unwrap().uuid, Bytes(vec![7; 16]));
+    // An agent repeats what is not acknowledged. That the task is gone is to be kept first, this time too.
+    assert!(!calls(&bench.status("p.1", wire::TaskState::Finished)).contains(&"ACKNOWLEDGE"));
+    assert_eq!(calls(&bench.status("p.1", wire::TaskState::Finished)), Vec::<&str>::new());
+    bench.framework.durable(&TaskId::from("p.1"));
+    assert_eq!(calls(&bench.status("p.1", wire::TaskState::Finished)), ["ACKNOWLEDGE"]);
     // Of a task that is nobody's there is nothing to keep; it is ended.
     assert_eq!(calls(&bench.status("q.1", wire::TaskState::Running)), ["KILL", "ACKNOWLEDGE"]);
     assert_eq!(calls(&bench.status("q.1", wire::TaskState::Killed)), ["ACKNOWLEDGE"]);
@@ -304,6 +316,95 @@ fn a_run_asks_about_the_tasks_of_the_one_before() {
     });
     assert_eq!(news(&denied)[0].exit, Some(Exit::Unknown), "its launch never arrived");
     assert!(denied.contains(&Effect::Recovered));
+}
+
+/// A launch that was lost on the way is no failure, whichever word the master has for it.
+#[test]
+fn a_launch_that_no_agent_has_heard_of_has_not_failed() {
+    let mut bench = Bench::new();
+    bench.launch(&["p.1", "p.2"]);
+    bench.offer("a", room(2.0));
+    bench.status("p.2", wire::TaskState::Running);
+    let gone = |id: &str| TaskStatus {
+        task_id: wire::TaskId::new(id),
+        state: wire::TaskState::Gone,
+        reason: Some(StatusReason::Reconciliation),
+        ..TaskStatus::default()
+    };
+    assert_eq!(news(&bench.say(gone("p.1")))[0].exit, Some(Exit::Unknown));
+    assert!(matches!(news(&bench.say(gone("p.2")))[0].exit, Some(Exit::Lost { .. })), "that one ran");
+}
+
+/// What counts for constraints is not forgotten with the run: tasks before are counted where they are.
+#[test]
+fn constraints_hold_over_a_restart() {
+    let unique = Arc::new(TaskTemplate {
+        mesos: MesosSpec {
+            constraints: vec![Constraint { attribute: text("hostname"), rule: Rule::Unique }],
+            ..MesosSpec::default()
+        },
+        ..(*template("x")).clone()
+    });
+    let mut bench = Bench::new();
+    bench.launch_as(&["p.1"], &unique);
+    let effects = bench.offer("a", room(1.0));
+    let placement = news(&effects)[0].placement.clone().unwrap();
+
+    // With its placement as it was kept, and with what only an offer of its agent can tell.
+    for (kept, places) in
+        [(placement, ["a", "b"]), (Placement { token: Some(text("a")), ..Placement::default() }, ["a", "b"])]
+    {
+        let mut bench = Bench::bare();
+        bench.framework.recover(vec![(TaskId::from("p.1"), "p".into(), kept, true)]);
+        bench.framework.subscribed(bench.now);
+        bench.status("p.1", wire::TaskState::Running);
+        bench.launch_as(&["p.2"], &unique);
+        let launches = places.map(|agent| launched(&bench.offer(agent, room(4.0))).len());
+        assert_eq!(launches, [0, 1]);
+        let told = bench.status("p.1", wire::TaskState::Running);
+        let kept = news(&told)[0].placement.clone().unwrap().token.unwrap();
+        assert!(kept.starts_with("a ") && kept.contains("a.test"), "{kept}");
+    }
+}
+
+/// A call that was lost on the way: its offers are answered all the same, and what was asked for is asked for again.
+#[test]
+fn what_a_lost_call_said_is_said_again() {
+    let mut bench = Bench::new();
+    bench.launch(&["p.1"]);
+    let effects = bench.offer("a", room(1.0));
+    let sent = |effects: &[Effect], name: &str| {
+        let of = |effect: &Effect| match effect {
+            Effect::Call(call) if call.name() == name => Some(call.clone()),
+            _ => None,
+        };
+        effects.iter().find_map(of).unwrap_or_else(|| panic!("no {name}: {effects:?}"))
+    };
+    let declined = |effects: &[Effect]| match sent(effects, "DECLINE") {
+        Call::Decline(decline) => decline.offer_ids.iter().map(|id| id.as_str().to_owned()).collect::<Vec<_>>(),
+        other => panic!("{other:?}"),
+    };
+    bench.framework.not_sent(bench.now, &sent(&effects, "ACCEPT"));
+    assert_eq!(calls(&bench.framework.take()), ["RECONCILE"], "did it arrive?");
+    assert_eq!(declined(&bench.pass(Duration::from_millis(500))), ["o1"]);
+    let effects = bench.offer("b", room(1.0));
+    bench.framework.not_sent(bench.now, &sent(&effects, "DECLINE"));
+    let effects = bench.pass(Duration::from_millis(500));
+    assert_eq!(declined(&effects), ["o2"]);
+    bench.framework.not_sent(bench.now, &sent(&effects, "DECLINE"));
+    bench.framework.lost();
+    bench.framework.subscribed(bench.now);
+    bench.framework.take();
+    assert!(!calls(&bench.pass(Duration::from_millis(500))).contains(&"DECLINE"), "offers end with their subscription");
+
+    bench.status("p.1", wire::TaskState::Finished);
+    let effects = bench.pass(BUSY_FOR);
+    bench.framework.not_sent(bench.now, &sent(&effects, "SUPPRESS"));
+    assert!(!bench.framework.is_suppressed());
+    assert_eq!(calls(&bench.pass(Duration::from_millis(500))), ["SUPPRESS"]);
+    let effects = bench.launch(&["p.2"]);
+    bench.framework.not_sent(bench.now, &sent(&effects, "REVIVE"));
+    assert_eq!(calls(&bench.pass(Duration::from_millis(500))), ["REVIVE"]);
 }
 
 #[test]
@@ -344,6 +445,7 @@ fn a_task_whose_agent_stays_away_is_given_up_and_killed_should_it_come_back() {
     assert_eq!((gone.id.as_str(), gone.state), ("p.1", TaskState::Gone));
     assert!(matches!(gone.exit, Some(Exit::Lost { .. })), "{gone:?}");
     assert!(news(&bench.pass(UNREACHABLE_FOR)).is_empty(), "the other one came back in time");
+    assert_eq!(calls(&bench.status("p.1", wire::TaskState::Unreachable)), ["ACKNOWLEDGE"], "nobody could end it now");
     assert_eq!(calls(&bench.status("p.1", wire::TaskState::Running)), ["KILL", "ACKNOWLEDGE"], "it has been replaced");
 }
 

@@ -2,7 +2,8 @@
 //!
 //! Calls go out one after the other through a caller of their own, so that the stream is read while one of them waits.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
 use std::sync::PoisonError;
 use std::time::{Duration, SystemTime};
 
@@ -16,7 +17,8 @@ use super::{Board, MesosConfig, NAME, Order};
 use crate::backend::{BackendError, KnownTask, Receipt, Standing, TaskUpdate};
 use crate::core::model::{TaskId, TaskState, TaskStats};
 use crate::mesos::wire;
-use crate::mesos::wire::scheduler::{Accept, Acknowledge, Call, Event, Operation};
+use crate::mesos::wire::FrameworkInfo;
+use crate::mesos::wire::scheduler::{Acknowledge, Call, Event};
 use crate::mesos::{Connected, End, MesosError, Scheduler, Signal, Signals};
 
 /// How often time alone is looked at.
@@ -44,9 +46,9 @@ pub(super) async fn run(config: MesosConfig, mut inbox: mpsc::Receiver<Order>, b
             worker.recovered = Some(reply);
             worker.run(inbox).await;
         }
-        Err(error) => {
-            let refused = BackendError::Refused { backend: NAME.to_owned(), message: error.to_string() };
-            show(&board, |shown| shown.standing = Standing::Over { message: error.to_string(), code: 78 });
+        Err((message, code)) => {
+            let refused = BackendError::Refused { backend: NAME.to_owned(), message: message.clone() };
+            show(&board, |shown| shown.standing = Standing::Over { message, code });
             reply.send(Err(refused)).ok();
         }
     }
@@ -56,23 +58,43 @@ fn show(board: &Board, change: impl FnOnce(&mut super::Shown)) {
     change(&mut board.lock().unwrap_or_else(PoisonError::into_inner));
 }
 
+/// How long a role that the master has refused is left alone.
+const ROLE_AGAIN: Duration = Duration::from_secs(30);
+
 /// What the caller is given.
 enum Sending {
     Call(Box<Call>),
+    /// The framework with another role, and the roles for which it wants no offers.
+    Role(Box<FrameworkInfo>, Vec<String>, Attempt),
     /// Answers when everything before it has been sent.
     Flush(oneshot::Sender<()>),
 }
 
-/// Where calls go, and where those of them come back that did not arrive.
+/// A role that the master is told of, under which subscription.
+#[derive(Clone, Debug, PartialEq)]
+struct Attempt {
+    role: String,
+    subscription: u64,
+}
+
+/// What comes back from the caller.
+enum Sent {
+    /// A call that did not arrive, as far as one can tell.
+    Lost(Box<Call>),
+    /// What became of telling a role.
+    Role(Attempt, Result<(), MesosError>),
+}
+
+/// Where calls go, and what comes back of them.
 struct Caller {
     calls: mpsc::UnboundedSender<Sending>,
-    failed: mpsc::UnboundedReceiver<(Vec<TaskId>, String)>,
+    sent: mpsc::UnboundedReceiver<Sent>,
 }
 
 impl Caller {
     fn start(scheduler: Scheduler) -> Self {
         let (calls, mut queue) = mpsc::unbounded_channel::<Sending>();
-        let (lost, failed) = mpsc::unbounded_channel();
+        let (back, sent) = mpsc::unbounded_channel();
         tokio::spawn(async move {
             while let Some(sending) = queue.recv().await {
                 match sending {
@@ -80,25 +102,44 @@ impl Caller {
                     Sending::Call(call) => {
                         if let Err(error) = scheduler.call(&call).await {
                             tracing::warn!(call = call.name(), error = %error, "a call did not reach the master");
-                            // The worker has gone when nobody takes it.
-                            lost.send((launched(&call), error.to_string())).ok();
+                            // What the master has refused it would refuse again; of launches it says what became of them.
+                            let passes =
+                                !matches!(&error, MesosError::Status { status, .. } if status.is_client_error());
+                            if passes || matches!(*call, Call::Accept(_)) {
+                                // The worker has gone when nobody takes it.
+                                back.send(Sent::Lost(call)).ok();
+                            }
                         }
+                    }
+                    Sending::Role(framework, suppressed, attempt) => {
+                        let told = scheduler.update_framework(*framework, &suppressed).await;
+                        back.send(Sent::Role(attempt, told)).ok();
                     }
                 }
             }
         });
-        Self { calls, failed }
+        Self { calls, sent }
     }
 }
 
-/// The tasks that a call launches.
-fn launched(call: &Call) -> Vec<TaskId> {
-    let Call::Accept(Accept { operations, .. }) = call else { return Vec::new() };
-    let infos = operations.iter().filter_map(|operation| match operation {
-        Operation::Launch(launch) => Some(&launch.task_infos),
-        _ => None,
-    });
-    infos.flatten().map(|info| TaskId::from(info.task_id.as_str())).collect()
+/// What the master knows of the framework's roles.
+#[derive(Default)]
+struct Told {
+    roles: BTreeSet<String>,
+    /// The role that it is told of just now; one at a time, so that a refusal is of one.
+    asking: Option<Attempt>,
+    /// Roles that it has refused: when, and why.
+    refused: BTreeMap<String, (Instant, String)>,
+    /// The subscription, by number.
+    subscription: u64,
+}
+
+impl Told {
+    /// The next role that the master is to be told of.
+    fn next(&self, wanted: &BTreeSet<String>) -> Option<String> {
+        let again = |role: &&String| self.refused.get(*role).is_none_or(|(at, _)| ROLE_AGAIN <= at.elapsed());
+        self.asking.is_none().then(|| wanted.difference(&self.roles).find(again).cloned()).flatten()
+    }
 }
 
 struct Worker {
@@ -106,6 +147,7 @@ struct Worker {
     board: Board,
     book: Book,
     framework: Framework,
+    told: Told,
     scheduler: Scheduler,
     signals: Signals,
     caller: Caller,
@@ -124,20 +166,19 @@ struct Worker {
 }
 
 impl Worker {
+    /// With what is wrong, and the run's exit code, when it cannot.
     fn connect(
         config: MesosConfig,
         board: &Board,
         updates: mpsc::Sender<TaskUpdate>,
         known: Vec<KnownTask>,
-    ) -> Result<Self, MesosError> {
+    ) -> Result<Self, (String, i32)> {
         let book = Book::new(config.state_dir.as_deref());
-        let id = match book.framework_id() {
-            Ok(id) => id,
-            Err(error) => {
-                tracing::error!(error = %error, "cannot read the framework's id");
-                return Err(MesosError::Ended);
-            }
-        };
+        // A run that took a new id would lose its tasks.
+        let id = book.framework_id().map_err(|error| {
+            let file = book.path().unwrap_or(Path::new("")).display().to_string();
+            (format!("{file}: expected the framework's id, which cannot be read: {error}"), 74)
+        })?;
         let mut framework = Framework::new(config.setting.clone());
         framework.recover(
             known
@@ -149,7 +190,7 @@ impl Worker {
                 .collect(),
         );
         let returning = id.is_some();
-        let (scheduler, signals) = open(&config, id, &framework)?;
+        let (scheduler, signals) = open(&config, id).map_err(|error| (error.to_string(), 78))?;
         let caller = Caller::start(scheduler.clone());
         let (receipts, durable) = mpsc::unbounded_channel();
         show(board, |shown| shown.standing = Standing::Lost("no master has been reached yet".to_owned()));
@@ -158,6 +199,7 @@ impl Worker {
             board: board.clone(),
             book,
             framework,
+            told: Told::default(),
             scheduler,
             signals,
             caller,
@@ -200,18 +242,20 @@ impl Worker {
                 },
                 Some(serial) = self.durable.recv() => {
                     if let Some(acknowledge) = self.unacknowledged.remove(&serial) {
+                        self.framework.durable(&TaskId::from(acknowledge.task_id.as_str()));
                         self.call(Call::Acknowledge(acknowledge));
                     }
                 }
-                Some((tasks, why)) = self.caller.failed.recv() => {
-                    tracing::debug!(tasks = tasks.len(), why = %why, "asking what became of tasks");
-                    self.framework.not_accepted(self.began.elapsed(), &tasks);
-                }
+                Some(sent) = self.caller.sent.recv() => match sent {
+                    Sent::Lost(call) => self.framework.not_sent(self.began.elapsed(), &call),
+                    Sent::Role(attempt, told) => self.role_told(attempt, told),
+                },
                 () = decision, if held.is_some() => {
                     self.framework.reconsider(self.now());
                 }
                 _ = tick.tick() => {
                     self.framework.tick(self.now());
+                    self.tell_role();
                     self.show_facts();
                 }
             }
@@ -274,6 +318,8 @@ impl Worker {
             return;
         }
         self.returning = false;
+        let subscription = connected.serial;
+        self.told = Told { roles: connected.roles.iter().cloned().collect(), subscription, ..Told::default() };
         let leader = connected.master.parse().ok().map(|url| (url, id.clone()));
         self.facts.insert("framework", id);
         self.facts.insert("leader", connected.master);
@@ -284,6 +330,50 @@ impl Worker {
             shown.leader = leader;
         });
         self.framework.subscribed(self.now());
+        // Before anything is asked for in it.
+        self.tell_role();
+        self.show_facts();
+    }
+
+    /// Tells the master of a role that it does not know to be the framework's, if there is one.
+    fn tell_role(&mut self) {
+        if self.over || !self.framework.is_subscribed() {
+            return;
+        }
+        let Some(role) = self.told.next(&self.framework.roles()) else { return };
+        let roles = self.told.roles.iter().cloned().chain([role.clone()]).collect();
+        let attempt = Attempt { role, subscription: self.told.subscription };
+        self.told.asking = Some(attempt.clone());
+        let framework = Box::new(self.config.framework(None, roles));
+        // The caller ends with us.
+        self.caller.calls.send(Sending::Role(framework, self.framework.suppressed(), attempt)).ok();
+    }
+
+    fn role_told(&mut self, attempt: Attempt, told: Result<(), MesosError>) {
+        // A new subscription has begun with a list of its own.
+        if self.told.asking.as_ref() != Some(&attempt) {
+            return;
+        }
+        self.told.asking = None;
+        match told {
+            Ok(()) => {
+                self.told.refused.remove(&attempt.role);
+                self.told.roles.insert(attempt.role);
+            }
+            Err(error) => {
+                let why = error.to_string();
+                let before = self.told.refused.get(&attempt.role);
+                if before.is_none_or(|(_, before)| *before != why) {
+                    tracing::error!(
+                        role = %attempt.role,
+                        error = %why,
+                        "the master does not take a role of a policy; its tasks wait, and the role is tried again"
+                    );
+                }
+                self.told.refused.insert(attempt.role, (Instant::now(), why));
+            }
+        }
+        self.tell_role();
         self.show_facts();
     }
 
@@ -325,21 +415,25 @@ impl Worker {
             tracing::debug!(bytes = data.len(), "a message of an executor that says nothing to us");
             return;
         };
-        show(&self.board, |shown| {
-            shown.stats.extend(figures.tasks.into_iter().map(|(id, stats)| (TaskId::from(id.as_str()), stats)));
-        });
+        // A task that is gone is told of no more.
+        let known = |(id, stats): (String, TaskStats)| {
+            let id = TaskId::from(id.as_str());
+            self.framework.knows(&id).then_some((id, (std::time::Instant::now(), stats)))
+        };
+        show(&self.board, |shown| shown.stats.extend(figures.tasks.into_iter().filter_map(known)));
     }
 
     /// The subscription is over for good, or the id of an earlier run is.
     fn ended(&mut self, end: &End) {
         let gone = matches!(end, End::Error(message) if message.contains("removed") || message.contains("torn down"));
-        if gone && self.returning {
-            tracing::warn!(end = %end, "the framework of the earlier run is over, beginning a new one");
+        // Without a state folder the cluster forgets the framework when its stream breaks, and ends its tasks.
+        if gone && (self.returning || self.config.state_dir.is_none()) {
+            tracing::warn!(end = %end, "the framework is over, beginning a new one");
             let opened = self
                 .book
                 .keep(None)
                 .map_err(|error| error.to_string())
-                .and_then(|()| open(&self.config, None, &self.framework).map_err(|error| error.to_string()));
+                .and_then(|()| open(&self.config, None).map_err(|error| error.to_string()));
             match opened {
                 Ok((scheduler, signals)) => {
                     self.returning = false;
@@ -378,12 +472,7 @@ impl Worker {
             match effect {
                 Effect::Call(call) => self.call(call),
                 Effect::Tell(news) => self.tell(*news).await,
-                Effect::Roles(roles) => {
-                    let info = self.config.framework(None, roles.into_iter().collect());
-                    if let Err(error) = self.scheduler.update_framework(info).await {
-                        tracing::error!(error = %error, "the master does not take the framework's roles");
-                    }
-                }
+                Effect::Roles => self.tell_role(),
                 Effect::Reconciled => {
                     self.facts.insert("reconciled", wall_clock());
                     self.show_facts();
@@ -426,6 +515,11 @@ impl Worker {
         let (queued, placed, unreachable) = self.framework.counts();
         let roles: Vec<String> = self.framework.roles().into_iter().collect();
         self.facts.insert("roles", roles.join(","));
+        let refused = self.told.refused.iter().map(|(role, (_, why))| format!("{role}: {why}"));
+        match refused.collect::<Vec<_>>().join("; ") {
+            refused if refused.is_empty() => drop(self.facts.remove("roles_refused")),
+            refused => drop(self.facts.insert("roles_refused", refused)),
+        }
         self.facts.insert("suppressed", self.framework.is_suppressed().to_string());
         let Counters { offers, accepted, declined, rescinded } = counters;
         let held = self.framework.held();
@@ -464,8 +558,9 @@ fn wall_clock() -> String {
     jiff::Timestamp::try_from(SystemTime::now()).map(|at| at.to_string()).unwrap_or_default()
 }
 
-fn open(config: &MesosConfig, id: Option<String>, framework: &Framework) -> Result<(Scheduler, Signals), MesosError> {
+/// Starts a client. Roles of policies come later, one by one: one that the master refuses is no reason to be refused oneself.
+fn open(config: &MesosConfig, id: Option<String>) -> Result<(Scheduler, Signals), MesosError> {
     let masters = config.masters.clone().ok_or(MesosError::Ended)?;
-    let info = config.framework(id, framework.roles().into_iter().collect());
+    let info = config.framework(id, vec![config.setting.role.clone()]);
     Scheduler::connect(config.scheduler(masters, info))
 }

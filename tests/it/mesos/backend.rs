@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
+use super::proxy::Proxy;
 use crate::support::{Cluster, ClusterSpec, GENEROUS, Scratch, Setpoint, wait_until};
 
 /// A policy that holds as many sleeping tasks as its parameter says, from a file that the test writes.
@@ -162,6 +163,28 @@ async fn a_change_of_user_and_role_starts_an_executor_beside_the_first() {
     let executors: BTreeSet<_> = tasks.iter().map(|task| task["executor_id"].as_str()).collect();
     assert_eq!((tasks.len(), executors.len()), (3, 3), "{executors:?}");
     assert!(setpoint.stop().await.success());
+}
+
+/// Without a state folder the cluster forgets a framework with its stream, and ends its tasks: a new one takes its place.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lost_stream_without_a_state_folder_is_a_new_framework_and_not_the_end() {
+    let Some(cluster) = Cluster::start_new(ClusterSpec::default()).await else { return };
+    let proxy = Proxy::start(cluster.list(), None).await;
+    let scratch = Scratch::new();
+    let file = scratch.policy("p", &policy(3, "exec sleep 100000")).display().to_string();
+    let settings = format!("[mesos]\nmaster = \"{}\"\n", proxy.address);
+    let config = scratch.write("setpoint.toml", &settings).display().to_string();
+    let mut setpoint = Setpoint::run(&scratch, ["--config", &config, &file]);
+    let before = agree(&cluster, &mut setpoint, 3).await;
+    proxy.cut(0);
+    wait_until(GENEROUS, "the stream has been cut", async || proxy.has_cut().then_some(())).await;
+    setpoint.logged("beginning a new one").await;
+    let after = agree(&cluster, &mut setpoint, 3).await;
+    assert!(before.is_disjoint(&after), "{before:?}, {after:?}");
+    assert!(setpoint.stop().await.success());
+    let over =
+        async || on_master(&cluster).await.filter(|(all, _, frameworks)| all.is_empty() && frameworks.is_empty());
+    wait_until(GENEROUS, "nothing is left of it", over).await;
 }
 
 /// Wrong credentials: one clear error, and exit code 77.

@@ -177,7 +177,7 @@ async fn a_task_is_launched_heard_of_spoken_to_and_killed_on_a_genuine_cluster()
     (changed.webui_url, changed.hostname) =
         (Some("http://setpoint.test/".to_owned()), Some("setpoint.test".to_owned()));
     changed.roles = vec!["*".to_owned(), "ops".to_owned()];
-    client.scheduler.update_framework(changed).await.unwrap();
+    client.scheduler.update_framework(changed, &[]).await.unwrap();
     let http = HttpConfig::default();
     let operator = Operator::new(&http).unwrap();
     let master = format!("http://{}", cluster.list()).parse().unwrap();
@@ -190,6 +190,16 @@ async fn a_task_is_launched_heard_of_spoken_to_and_killed_on_a_genuine_cluster()
     let usage = operator.statistics(&agent).await.unwrap();
     assert_eq!(usage[0].executor_id, "executor-of-one");
     assert!(usage[0].statistics.cpu_secs().unwrap() > 0.0 && usage[0].statistics.mem_rss_bytes.unwrap() > 1 << 20);
+
+    // Mesos holds on to some of what a framework first was, and changes nothing then; by a new subscription it does the rest.
+    let mut other = framework();
+    (other.user, other.roles) = ("somebody".to_owned(), ["*", "ops", "dev"].map(str::to_owned).to_vec());
+    client.scheduler.update_framework(other, &[]).await.unwrap();
+    let again = client.subscribed().await;
+    assert_eq!((again.serial, again.roles.len(), again.framework_id.as_str()), (2, 3, id.as_str()));
+    let state = operator.state(&master).await.unwrap();
+    let shown = state.frameworks.iter().find(|framework| framework.id == id).unwrap();
+    assert_eq!((shown.roles.len(), shown.tasks.len()), (3, 1));
 
     let kill = Kill { task_id: TaskId::new("one"), agent_id: Some(offer.agent_id), kill_policy: None };
     client.scheduler.call(&Call::Kill(kill)).await.unwrap();

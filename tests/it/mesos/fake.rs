@@ -1,7 +1,7 @@
 //! A scripted master on a real socket, for what a genuine one will not do on demand.
 //!
 //! It speaks HTTP by hand, so that it can stop in the middle of anything. Each SUBSCRIBE takes the next answer of its
-//! script, the last one again and again; every other call is taken with 202.
+//! script, the last one again and again; every other call is taken with 202, unless it is among those to be refused.
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -17,6 +17,8 @@ use tokio::task::JoinHandle;
 pub(super) enum Answer {
     /// With a status and nothing more.
     Status(u16),
+    /// With a status and why.
+    Refusal(u16, &'static str),
     /// With 307 to this `Location`.
     Redirect(String),
     /// With a stream, under this id.
@@ -55,8 +57,12 @@ pub(super) struct Request {
 pub(super) struct FakeMaster {
     port: u16,
     seen: Arc<Mutex<Vec<Request>>>,
+    refusals: Refusals,
     worker: JoinHandle<()>,
 }
+
+/// Calls by kind, and what the next of them is answered with.
+type Refusals = Arc<Mutex<Vec<(&'static str, u16, &'static str)>>>;
 
 /// SUBSCRIBED, as the first record of a stream.
 pub(super) fn subscribed(heartbeat_secs: f64) -> Step {
@@ -73,13 +79,15 @@ impl FakeMaster {
         let port = listener.local_addr().unwrap().port();
         let seen = Arc::new(Mutex::new(Vec::new()));
         let (log, script) = (Arc::clone(&seen), Arc::new(Mutex::new(script)));
+        let refusals = Refusals::default();
+        let refused = Arc::clone(&refusals);
         let worker = tokio::spawn(async move {
             let mut connections = tokio::task::JoinSet::new();
             while let Ok((socket, _)) = listener.accept().await {
-                connections.spawn(serve(socket, Arc::clone(&log), Arc::clone(&script)));
+                connections.spawn(serve(socket, Arc::clone(&log), Arc::clone(&script), Arc::clone(&refused)));
             }
         });
-        Self { port, seen, worker }
+        Self { port, seen, refusals, worker }
     }
 
     /// `127.0.0.1:PORT`.
@@ -89,6 +97,11 @@ impl FakeMaster {
 
     pub(super) const fn port(&self) -> u16 {
         self.port
+    }
+
+    /// Refuses a call of that kind, one more for each time that it is told so.
+    pub(super) fn refuse(&self, kind: &'static str, status: u16, text: &'static str) {
+        self.refusals.lock().unwrap().push((kind, status, text));
     }
 
     /// The requests of a kind, so far.
@@ -103,14 +116,32 @@ impl Drop for FakeMaster {
     }
 }
 
-async fn serve(mut socket: TcpStream, seen: Arc<Mutex<Vec<Request>>>, script: Arc<Mutex<Vec<Answer>>>) {
+async fn serve(
+    mut socket: TcpStream,
+    seen: Arc<Mutex<Vec<Request>>>,
+    script: Arc<Mutex<Vec<Answer>>>,
+    refusals: Refusals,
+) {
     // A client that goes away ends its connection, and that is all there is to it.
     while let Some(request) = read(&mut socket).await {
         let subscribes = request.body["type"] == "SUBSCRIBE";
+        let refused = {
+            let mut refusals = refusals.lock().unwrap();
+            let at = refusals.iter().position(|(kind, ..)| request.body["type"] == *kind);
+            at.map(|at| refusals.remove(at))
+        };
         seen.lock().unwrap().push(request);
-        let answer = if subscribes { next(&script) } else { Answer::Status(202) };
+        let answer = match refused {
+            Some((_, status, text)) => Answer::Refusal(status, text),
+            None if subscribes => next(&script),
+            None => Answer::Status(202),
+        };
         let written = match answer {
             Answer::Status(status) => write(&mut socket, &head(status, "content-length: 0\r\n")).await,
+            Answer::Refusal(status, text) => {
+                write(&mut socket, &head(status, &format!("content-length: {}\r\n", text.len()))).await;
+                write(&mut socket, text.as_bytes()).await
+            }
             Answer::Redirect(location) => {
                 write(&mut socket, &head(307, &format!("location: {location}\r\ncontent-length: 0\r\n"))).await
             }

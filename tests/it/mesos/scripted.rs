@@ -345,3 +345,101 @@ async fn nothing_waits_for_a_policy_whose_file_is_gone() {
     assert!(setpoint.stderr().contains("policy retired"), "{}", setpoint.stderr());
     setpoint.kill();
 }
+
+/// Two policies with roles of their own, on that master.
+fn with_roles(scratch: &Scratch, master: &FakeMaster) -> Setpoint {
+    for role in ["dev", "ops"] {
+        let text = format!(
+            r#"return {{ interval = "1s", workload = {{ backend = "mesos", command = "true", max = 1, mesos = {{ role = "{role}" }} }},
+  control = {{ law = "decide" }}, decide = function() return {{ desired = 1 }} end }}"#
+        );
+        scratch.write(&format!("policies/{role}.lua"), &text);
+    }
+    let config = scratch.write("setpoint.toml", &format!("[mesos]\nmaster = \"{}\"\n", master.address()));
+    let path = |name: &str| scratch.path(name).display().to_string();
+    let config = config.display().to_string();
+    Setpoint::run(scratch, ["--config", &config, "--state-dir", &path("st"), &path("policies")])
+}
+
+/// The roles that a call names for the framework.
+fn roles(call: &Value, kind: &str) -> Vec<String> {
+    let roles = call[kind]["framework_info"]["roles"].as_array().cloned().unwrap_or_default();
+    let mut roles: Vec<String> = roles.iter().filter_map(|role| Some(role.as_str()?.to_owned())).collect();
+    roles.sort();
+    roles
+}
+
+/// A role that a master has not taken is told it again, until it does; one that it refuses keeps no other out.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_role_of_a_policy_reaches_the_master_in_the_end() {
+    let master = FakeMaster::start(vec![steady()]).await;
+    master.refuse("UPDATE_FRAMEWORK", 403, "not authorized to use role");
+    let scratch = Scratch::new();
+    let mut setpoint = with_roles(&scratch, &master);
+    let told = async |n: usize| {
+        wait_until(GENEROUS, "roles are told", async || {
+            let seen = master.seen("UPDATE_FRAMEWORK");
+            (n <= seen.len()).then(|| seen.iter().map(|call| roles(&call.body, "update_framework")).collect::<Vec<_>>())
+        })
+        .await
+    };
+    let first = told(2).await;
+    let (refused, taken) = if first[0].contains(&"dev".to_owned()) { ("dev", "ops") } else { ("ops", "dev") };
+    assert_eq!(first[..2], [["*", refused], ["*", taken]]);
+    let shows = async |setpoint: &mut Setpoint, refusal: bool| {
+        wait_until(GENEROUS, "it is told", async || {
+            let (_, shown) = setpoint.get("/v1/policies").await;
+            let facts = &shown["backends"]["mesos"]["facts"]["roles_refused"];
+            (facts.as_str().is_some_and(|why| why.contains(refused) && why.contains("403")) == refusal).then_some(())
+        })
+        .await;
+    };
+    shows(&mut setpoint, true).await;
+    assert!(setpoint.stderr().contains("does not take a role of a policy"), "{}", setpoint.stderr());
+    let all = told(3).await;
+    assert_eq!(all[2], ["*", "dev", "ops"], "half a minute later it is tried again");
+    shows(&mut setpoint, false).await;
+    setpoint.kill();
+}
+
+/// Masters that cannot change a framework get the change with another subscription.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_master_that_cannot_change_a_framework_is_subscribed_with_again() {
+    let old = json!({
+        "type": "SUBSCRIBED",
+        "subscribed": { "framework_id": { "value": "fake-0001" }, "heartbeat_interval_seconds": 60.0,
+            "master_info": { "id": "m", "ip": 0, "port": 5050, "version": "1.9.0" } },
+    });
+    let unsupported = "Failed to update: Updating 'FrameworkInfo.user' is unsupported";
+    for (first, refusal) in [(Step::Record(old), None), (subscribed(60.0), Some(unsupported))] {
+        let master = FakeMaster::start(vec![Answer::Stream("stream-1", vec![first]), steady()]).await;
+        if let Some(text) = refusal {
+            master.refuse("UPDATE_FRAMEWORK", 400, text);
+        }
+        let scratch = Scratch::new();
+        let mut setpoint = with_roles(&scratch, &master);
+        wait_until(GENEROUS, "every role is told", async || {
+            let asked = master.seen("SUBSCRIBE").get(1).map(|call| roles(&call.body, "subscribe"))?;
+            let told = master.seen("UPDATE_FRAMEWORK").last().map(|call| roles(&call.body, "update_framework"));
+            // The second role comes with the new subscription, or is told under it.
+            (asked.len() == 3 || asked.len() == 2 && told.is_some_and(|told| told.len() == 3)).then_some(())
+        })
+        .await;
+        setpoint.kill();
+    }
+}
+
+/// A framework's id that cannot be read is not replaced by another one: the tasks under it would be nobody's.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_spoilt_framework_id_ends_the_run_and_says_where() {
+    let master = FakeMaster::start(vec![steady()]).await;
+    let scratch = Scratch::new();
+    scratch.write("st/mesos.json", "{ not");
+    let mut setpoint = with_roles(&scratch, &master);
+    let status = setpoint.exit(GENEROUS).await;
+    assert_eq!(status.code(), Some(74), "{}", setpoint.stderr());
+    let log = setpoint.stderr();
+    assert!(log.contains("mesos.json: expected the framework's id"), "{log}");
+    assert!(master.seen("SUBSCRIBE").is_empty());
+    assert_eq!(scratch.read("st/mesos.json"), "{ not");
+}
