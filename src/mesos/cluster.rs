@@ -72,7 +72,7 @@ impl Cluster {
             Masters::List(urls) => return Ok(urls.clone()),
             Masters::ZooKeeper(url) => url,
         };
-        let detect = || zookeeper::detect(zookeeper.clone(), self.tls, SESSION, self.stop.clone());
+        let detect = || zookeeper::detect(zookeeper.clone(), self.tls, SESSION, self.stop.clone()).leader;
         let mut leader = self.leader.get_or_init(detect).clone();
         match tokio::time::timeout(PATIENCE, leader.wait_for(Option::is_some)).await {
             Ok(Ok(leader)) => Ok(leader.iter().cloned().collect()),

@@ -289,20 +289,21 @@ struct Worker {
     link: Option<Link>,
     began: Instant,
     leader: Option<watch::Receiver<Option<Url>>>,
+    trouble: Option<watch::Receiver<Option<String>>>,
 }
 
 impl Worker {
     fn new(config: SchedulerConfig, shared: Arc<Shared>, signals: mpsc::Sender<Signal>) -> Self {
         let (patience, seed) = (config.patience.clone(), fastrand::u64(..));
-        let (subscription, leader) = match &config.masters {
-            Masters::List(urls) => (Subscription::with_list(urls.clone(), patience, seed), None),
+        let (subscription, leader, trouble) = match &config.masters {
+            Masters::List(urls) => (Subscription::with_list(urls.clone(), patience, seed), None, None),
             Masters::ZooKeeper(url) => {
-                let leader = zookeeper::detect(url.clone(), config.tls, config.zookeeper_session, shared.stop.clone());
-                (Subscription::with_detection(patience, seed), Some(leader))
+                let found = zookeeper::detect(url.clone(), config.tls, config.zookeeper_session, shared.stop.clone());
+                (Subscription::with_detection(patience, seed), Some(found.leader), Some(found.trouble))
             }
         };
         let began = Instant::now();
-        Self { config, shared, signals, subscription, stream: Stream::None, link: None, began, leader }
+        Self { config, shared, signals, subscription, stream: Stream::None, link: None, began, leader, trouble }
     }
 
     async fn run(mut self) {
@@ -342,6 +343,14 @@ impl Worker {
                 Progress::Events(events, lost) => self.events(events, lost).await,
             },
             leader = changed(&mut self.leader) => self.input(Input::Leader(leader)).await,
+            // A subscription that stands does not need ZooKeeper.
+            trouble = changed(&mut self.trouble) => {
+                if let Some(why) = trouble
+                    && !matches!(self.subscription.state(), State::Subscribed { .. })
+                {
+                    self.effect(Effect::Failed(why)).await;
+                }
+            }
             () = self.shared.renew.notified() => {
                 if matches!(self.subscription.state(), State::Subscribed { .. }) {
                     self.input(Input::Lost("the framework is to be another one".to_owned())).await;
@@ -530,14 +539,14 @@ fn failure(error: MesosError) -> Input {
     }
 }
 
-/// Waits for news of who leads; for ever when nobody looks.
-async fn changed(leader: &mut Option<watch::Receiver<Option<Url>>>) -> Option<Url> {
-    if let Some(receiver) = leader {
+/// Waits for news of who leads, or of what keeps us from knowing; for ever when nobody looks.
+async fn changed<T: Clone>(news: &mut Option<watch::Receiver<Option<T>>>) -> Option<T> {
+    if let Some(receiver) = news {
         if receiver.changed().await.is_ok() {
             return receiver.borrow_and_update().clone();
         }
         // The detector ends only when the client does.
-        *leader = None;
+        *news = None;
     }
     std::future::pending().await
 }

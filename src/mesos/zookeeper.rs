@@ -14,23 +14,28 @@ use zookeeper_client::{Client, Error};
 use super::address::ZooKeeperUrl;
 use super::node;
 
-/// Between two attempts after one has failed.
+/// Between two attempts after one has failed, doubling to the second of them.
 const PAUSE: Duration = Duration::from_millis(250);
+const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 
 /// How long a server of the ensemble may take to be connected to before the next one is tried.
 const CONNECT: Duration = Duration::from_secs(3);
 
-/// Starts to watch. The leader is none at first, and whenever ZooKeeper says that there is none.
-pub(super) fn detect(
-    url: ZooKeeperUrl,
-    tls: bool,
-    session: Duration,
-    stop: CancellationToken,
-) -> watch::Receiver<Option<Url>> {
-    let (sender, receiver) = watch::channel(None);
-    let detector = Detector { url, tls, session, leader: sender };
+/// What comes out of watching.
+pub(super) struct Detection {
+    /// Who leads; none at first, and whenever ZooKeeper says that there is nobody.
+    pub(super) leader: watch::Receiver<Option<Url>>,
+    /// Why that cannot be asked at present.
+    pub(super) trouble: watch::Receiver<Option<String>>,
+}
+
+/// Starts to watch.
+pub(super) fn detect(url: ZooKeeperUrl, tls: bool, session: Duration, stop: CancellationToken) -> Detection {
+    let (leader_sender, leader) = watch::channel(None);
+    let (trouble_sender, trouble) = watch::channel(None);
+    let detector = Detector { url, tls, session, leader: leader_sender, trouble: trouble_sender };
     tokio::spawn(async move { stop.run_until_cancelled_owned(detector.run()).await });
-    receiver
+    Detection { leader, trouble }
 }
 
 struct Detector {
@@ -38,17 +43,35 @@ struct Detector {
     tls: bool,
     session: Duration,
     leader: watch::Sender<Option<Url>>,
+    trouble: watch::Sender<Option<String>>,
 }
 
 impl Detector {
     async fn run(self) {
+        let mut pause = PAUSE;
         loop {
             match self.connect().await {
-                Ok(client) => self.watch(&client).await,
-                Err(error) => tracing::warn!(zookeeper = %self.url, error = %error, "cannot reach ZooKeeper"),
+                Ok(client) => {
+                    pause = PAUSE;
+                    self.watch(&client).await;
+                }
+                Err(error) => self.tell(&format!("cannot reach ZooKeeper at {}: {error}", self.url)),
             }
-            tokio::time::sleep(PAUSE).await;
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(LONGEST_PAUSE);
         }
+    }
+
+    /// Says what is wrong, once for as long as it is.
+    fn tell(&self, trouble: &str) {
+        self.trouble.send_if_modified(|known| {
+            let is_new = known.as_deref() != Some(trouble);
+            if is_new {
+                tracing::warn!("{trouble}; asking again until it answers");
+                *known = Some(trouble.to_owned());
+            }
+            is_new
+        });
     }
 
     async fn connect(&self) -> Result<Client, Error> {
@@ -61,12 +84,14 @@ impl Detector {
 
     /// Follows the leader until the session is over.
     async fn watch(&self, client: &Client) {
+        let mut pause = PAUSE;
         loop {
             match self.look(client).await {
-                Ok(()) => {}
+                Ok(()) => pause = PAUSE,
                 Err(error) => {
-                    tracing::warn!(zookeeper = %self.url, error = %error, "cannot read who leads from ZooKeeper");
-                    tokio::time::sleep(PAUSE).await;
+                    self.tell(&format!("cannot read who leads from ZooKeeper at {}: {error}", self.url));
+                    tokio::time::sleep(pause).await;
+                    pause = (pause * 2).min(LONGEST_PAUSE);
                 }
             }
             if client.state().is_terminated() {
@@ -117,6 +142,7 @@ impl Detector {
     }
 
     fn publish(&self, leader: Option<Url>) {
+        self.trouble.send_if_modified(|known| known.take().is_some());
         self.leader.send_if_modified(|known| {
             let changed = *known != leader;
             if changed {

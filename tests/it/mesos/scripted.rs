@@ -443,3 +443,14 @@ async fn a_spoilt_framework_id_ends_the_run_and_says_where() {
     assert!(master.seen("SUBSCRIBE").is_empty());
     assert_eq!(scratch.read("st/mesos.json"), "{ not");
 }
+
+/// Whoever waits for a leader is told what keeps ZooKeeper from naming one.
+#[tokio::test]
+async fn zookeeper_that_cannot_be_asked_is_told() {
+    let closed = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let mut client = Client::connect(&format!("zk://{closed}/mesos"));
+    let why = |signal| if let setpoint::mesos::Signal::Failed(why) = signal { Some(why) } else { None };
+    let why = client.wait("the failure", why).await;
+    assert!(why.contains("cannot reach ZooKeeper") && why.contains(&closed.to_string()), "{why}");
+    assert_eq!(client.scheduler.status().borrow().failure.as_deref(), Some(&*why));
+}
