@@ -135,8 +135,12 @@ async fn a_command_runs_as_its_user() {
     assert!(std::env::vars().any(|(name, _)| !is_known(&name)), "there is something to keep from it");
     assert!(names.iter().all(|name| is_known(name)), "{log}");
     // Its end is ours to order all the same.
-    fixture.launch("deaf", run_as("nobody", shell("trap '' TERM; while :; do sleep 0.1; done"))).await;
+    fixture.launch("deaf", run_as("nobody", shell("trap '' TERM; echo deaf; while :; do sleep 0.1; done"))).await;
     fixture.running("deaf").await;
+    let log = folder.path().join("logs").join(fixture.policy.as_str()).join("deaf.log");
+    while fs::read(&log).unwrap().is_empty() {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
     fixture.kill("deaf", Duration::from_millis(50)).await;
     assert_eq!(fixture.gone("deaf").await, Exit::Signal { signal: 9 });
 }
