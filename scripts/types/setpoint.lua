@@ -189,7 +189,7 @@
 ---@field command? (string|string[]) Run where the task runs; exit code 0 is healthy.
 ---@field http? (string|integer|setpoint.HttpHealth) On Mesos: a page that is asked for; a status from 200 to 399 is healthy. A port alone is its `/`.
 ---@field tcp? (string|integer) On Mesos: one of the task's ports, by name or number; a connection is healthy.
----@field delay? string On Mesos: time before the first check; none unless given.
+---@field delay? string On Mesos: time before the first check; none unless given. An engine checks at once, and lets failures in it pass.
 ---@field interval? string Time between two checks; 30 s unless given, on Mesos 10 s.
 ---@field timeout? string How long one may take; 30 s unless given, on Mesos 20 s.
 ---@field retries? integer Failures in a row that make it unhealthy; 3 unless given.

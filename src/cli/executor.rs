@@ -6,6 +6,10 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 
 use setpoint::backend::TaskBackend;
+#[cfg(feature = "docker")]
+use setpoint::backend::docker::{DockerBackend, DockerConfig};
+#[cfg(feature = "docker")]
+use setpoint::config::{self, Settings};
 use setpoint::executor::{self, ExecutorConfig, ExecutorError};
 
 use super::exit::{CliError, Exit};
@@ -19,14 +23,26 @@ pub(crate) struct Args {
     /// What the container of the only task is called; Mesos's Docker containerizer looks it up by that.
     #[arg(long, value_name = "NAME", requires = "single")]
     container: Option<String>,
-    /// Where containers see the sandbox.
+    /// Where containers see the sandbox; /mnt/mesos/sandbox unless given, where the engine is this machine's and --single is not.
     #[arg(long, value_name = "FOLDER")]
     mapped_directory: Option<String>,
 }
 
 pub(crate) const EXAMPLES: &str = "\
 A Mesos agent starts it, for policies whose workload says executor = \"setpoint\"; there is nothing to be run by hand. \
-Images are run by the engine of DOCKER_HOST (DOCKER_CERT_PATH, DOCKER_TLS_VERIFY).";
+Images are run by the engine of DOCKER_HOST (DOCKER_CERT_PATH, DOCKER_TLS_VERIFY), and pulled with the credentials of \
+DOCKER_CONFIG or HOME.";
+
+/// Where a cluster's own Docker executor shows containers the sandbox.
+#[cfg(feature = "docker")]
+const MAPPED: &str = "/mnt/mesos/sandbox";
+
+/// What runs images.
+struct Containers {
+    backend: Arc<dyn TaskBackend>,
+    /// Where containers see the sandbox, when nobody says so; none where their engine does not.
+    mapped: Option<&'static str>,
+}
 
 /// Runs until the agent, or the end of its tasks, ends it.
 pub(crate) async fn run(args: &Args) -> Result<Exit, CliError> {
@@ -35,7 +51,9 @@ pub(crate) async fn run(args: &Args) -> Result<Exit, CliError> {
         std::env::vars_os().filter_map(|(name, value)| Some((text(name)?, text(value)?))).collect();
     let sandbox = std::env::current_dir().map_err(|error| CliError::io("cannot find the sandbox", error))?;
     let containers = containers(&vars, args.container.clone());
-    let mapped = args.mapped_directory.clone();
+    let usual = containers.as_ref().ok().and_then(|containers| containers.mapped).filter(|_| !args.single);
+    let mapped = args.mapped_directory.clone().or_else(|| usual.map(str::to_owned));
+    let containers = containers.map(|containers| containers.backend);
     let config = ExecutorConfig { containers, vars, sandbox, single: args.single, mapped };
     match executor::run(config).await {
         Ok(()) => Ok(Exit::Ok),
@@ -53,22 +71,26 @@ pub(crate) async fn run(args: &Args) -> Result<Exit, CliError> {
     }
 }
 
-/// The engine that the environment names.
+/// The engine that the environment names, or why there is none.
 #[cfg(feature = "docker")]
-fn containers(vars: &BTreeMap<String, String>, container_name: Option<String>) -> Option<Arc<dyn TaskBackend>> {
-    use setpoint::backend::docker::{DockerBackend, DockerConfig};
-    let config = setpoint::config::build(setpoint::config::Settings::default(), vars).ok()?;
-    let mut engines = super::docker::engines(&config).ok()?;
+fn containers(vars: &BTreeMap<String, String>, container_name: Option<String>) -> Result<Containers, String> {
+    let config = docker_config(vars, container_name)?;
+    let is_here = config.engines.iter().all(|engine| engine.address.is_local());
+    let backend = DockerBackend::new(config).map_err(|error| error.to_string())?;
+    Ok(Containers { backend, mapped: is_here.then_some(MAPPED) })
+}
+
+/// That engine, and the credentials that the Docker client has there.
+#[cfg(feature = "docker")]
+fn docker_config(vars: &BTreeMap<String, String>, container_name: Option<String>) -> Result<DockerConfig, String> {
+    let config = config::build(Settings::default(), vars)
+        .map_err(|problems| problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))?;
+    let mut engines = super::docker::engines(&config).map_err(|error| error.to_string())?;
     for engine in &mut engines {
         engine.publish = publish_on(vars);
     }
-    match DockerBackend::new(DockerConfig { container_name, ..DockerConfig::new(engines) }) {
-        Ok(backend) => Some(backend),
-        Err(error) => {
-            tracing::warn!(error = %error, "no container engine can be used");
-            None
-        }
-    }
+    let client_config = config.docker.client_config;
+    Ok(DockerConfig { container_name, client_config, ..DockerConfig::new(engines) })
 }
 
 /// Where ports are published: for everybody, as Mesos has it, unless the whole agent is for this machine only.
@@ -79,6 +101,28 @@ fn publish_on(vars: &BTreeMap<String, String>) -> IpAddr {
 }
 
 #[cfg(not(feature = "docker"))]
-fn containers(_: &BTreeMap<String, String>, _: Option<String>) -> Option<Arc<dyn TaskBackend>> {
-    None
+fn containers(_: &BTreeMap<String, String>, _: Option<String>) -> Result<Containers, String> {
+    Err("this build of setpoint has no containers".to_owned())
+}
+
+#[cfg(all(test, feature = "docker"))]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+
+    #[test]
+    fn the_environment_says_which_engine_runs_images_or_why_none_does() {
+        let of = |pairs: &[(&str, &str)]| {
+            let vars = pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+            (docker_config(&vars, None).map(|config| config.client_config), containers(&vars, None).map(|c| c.mapped))
+        };
+        assert_eq!(of(&[]), (Ok(None), Ok(Some(MAPPED))));
+        assert_eq!(of(&[("DOCKER_HOST", "unix:///run/other.sock")]).1, Ok(Some(MAPPED)));
+        let client = Some(Path::new("/etc/client/config.json").to_owned());
+        let there = of(&[("DOCKER_HOST", "tcp://127.0.0.1:1"), ("DOCKER_CONFIG", "/etc/client"), ("HOME", "/root")]);
+        assert_eq!(there, (Ok(client), Ok(None)), "another machine may not have the sandbox");
+        let why = of(&[("DOCKER_HOST", "ftp://x")]).1.unwrap_err();
+        assert!(why.contains("expected `unix:///path`"), "{why}");
+    }
 }

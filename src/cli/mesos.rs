@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use nix::unistd::{self, Uid, User};
 use setpoint::backend::Backend;
 use setpoint::backend::mesos::{FAILOVER_TIMEOUT, MesosBackend, MesosConfig, Setting, UNREACHABLE_FOR};
 use setpoint::config::HostConfig;
@@ -14,13 +15,20 @@ use super::exit::{CliError, Exit};
 /// The backend; connects when a policy needs it.
 pub(crate) fn backend(config: &HostConfig) -> Result<Backend, CliError> {
     let mesos = &config.mesos;
+    let masters = masters(config)?;
+    let user = match &mesos.user {
+        Some(user) => user.clone(),
+        // Without a cluster nobody is told who we are.
+        None if masters.is_none() => String::new(),
+        None => user_of(unistd::geteuid())?,
+    };
     let own = std::env::current_exe().map_or_else(|_| "setpoint".to_owned(), |path| path.display().to_string());
     Ok(Backend::Tasks(MesosBackend::new(MesosConfig {
-        masters: masters(config)?,
+        masters,
         http: http(config)?,
         tls: mesos.tls,
         name: mesos.name.clone().unwrap_or_else(|| "setpoint".to_owned()),
-        user: mesos.user.clone().unwrap_or_else(user),
+        user,
         principal: mesos.principal.clone(),
         hostname: mesos.hostname.clone().or_else(hostname),
         webui_url: mesos.webui_url.clone(),
@@ -51,7 +59,8 @@ fn wrong(what: &str) -> CliError {
 }
 
 fn masters(config: &HostConfig) -> Result<Option<Masters>, CliError> {
-    let masters = config.mesos.master.as_deref().map(str::parse::<Masters>).transpose();
+    let read = if config.mesos.tls { Masters::over_tls } else { str::parse::<Masters> };
+    let masters = config.mesos.master.as_deref().map(read).transpose();
     masters.map_err(|error| wrong("`mesos.master` cannot be used").because(error))
 }
 
@@ -67,18 +76,51 @@ fn http(config: &HostConfig) -> Result<HttpConfig, CliError> {
     Ok(HttpConfig { credentials, ca_pem, ..HttpConfig::default() })
 }
 
-/// The name of the user that runs this.
-fn user() -> String {
-    let id = rustix::process::geteuid().as_raw();
-    let users = std::fs::read_to_string("/etc/passwd").unwrap_or_default();
-    let name = users.lines().find_map(|line| {
-        let mut fields = line.split(':');
-        let name = fields.next()?;
-        (fields.nth(1)?.parse() == Ok(id)).then(|| name.to_owned())
-    });
-    name.or_else(|| std::env::var_os("USER")?.into_string().ok()).unwrap_or_else(|| "root".to_owned())
+/// The account's name; tasks run as it unless a policy says otherwise.
+fn user_of(id: Uid) -> Result<String, CliError> {
+    let nameless = match User::from_uid(id) {
+        Ok(Some(user)) => return Ok(user.name),
+        Ok(None) if id.is_root() => return Ok("root".to_owned()),
+        Ok(None) => {
+            wrong(&format!("whom tasks on Mesos are to run as is not known: the user {id} has no account here"))
+        }
+        Err(error) => wrong("whom tasks on Mesos are to run as cannot be looked up").because(error),
+    };
+    Err(nameless.hint("set `user` in `[mesos]`, or SETPOINT_MESOS_USER"))
 }
 
 fn hostname() -> Option<String> {
     Some(rustix::system::uname().nodename().to_str().ok()?.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use setpoint::config::{self, Origin, Setting, Settings};
+
+    use super::*;
+
+    #[test]
+    fn masters_are_asked_over_tls_where_the_settings_say_so() {
+        for (tls, expected) in [(true, "https://a:5050/"), (false, "http://a:5050/")] {
+            let settings = Settings {
+                mesos_master: Some(Setting::new("a:5050".to_owned(), Origin::Program)),
+                mesos_tls: Some(Setting::new(tls, Origin::Program)),
+                ..Settings::default()
+            };
+            let config = config::build(settings, &BTreeMap::new()).unwrap();
+            assert_eq!(masters(&config).ok().flatten().unwrap().to_string(), expected);
+        }
+    }
+
+    #[test]
+    fn tasks_run_as_the_account_of_the_host_and_never_as_root_for_want_of_one() {
+        assert_eq!(user_of(Uid::from_raw(0)).ok().as_deref(), Some("root"));
+        let nobody = User::from_name("nobody").unwrap().unwrap();
+        assert_eq!(user_of(nobody.uid).ok().as_deref(), Some("nobody"));
+        let error = user_of(Uid::from_raw(987_654)).unwrap_err();
+        assert_eq!(error.exit, Exit::Config);
+        assert!(format!("{error:?}").contains("set `user` in `[mesos]`"), "{error:?}");
+    }
 }

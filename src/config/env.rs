@@ -4,10 +4,12 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use super::file::parse_listen;
 use super::problem::{Problem, did_you_mean};
 use super::settings::{Origin, Setting, Settings, TokenSource};
+use super::units::parse_duration;
 
 /// A variable that setpoint reads, or sets for its tasks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -56,9 +58,33 @@ pub const MESOS_ROLE: Variable = variable("SETPOINT_MESOS_ROLE", "role of polici
 pub const MESOS_USER: Variable = variable("SETPOINT_MESOS_USER", "user that tasks on Mesos run as");
 /// The Mesos framework's name.
 pub const MESOS_NAME: Variable = variable("SETPOINT_MESOS_NAME", "the Mesos framework's name");
+/// Certificates of Mesos's masters and agents to trust besides the system's, in PEM.
+pub const MESOS_CA: Variable =
+    variable("SETPOINT_MESOS_CA", "certificates of Mesos's masters and agents to trust besides the system's, in PEM");
+/// Ask Mesos's masters and agents over TLS.
+pub const MESOS_TLS: Variable = variable("SETPOINT_MESOS_TLS", "`true`: ask Mesos's masters and agents over TLS");
+/// This machine's name, for Mesos's page.
+pub const MESOS_HOSTNAME: Variable = variable("SETPOINT_MESOS_HOSTNAME", "this machine's name, for Mesos's page");
+/// Where setpoint's page is, for Mesos's.
+pub const MESOS_WEBUI_URL: Variable = variable("SETPOINT_MESOS_WEBUI_URL", "where setpoint's page is, for Mesos's");
+/// Whether tasks survive a restart of their agent.
+pub const MESOS_CHECKPOINT: Variable =
+    variable("SETPOINT_MESOS_CHECKPOINT", "`false`: tasks do not survive a restart of their agent");
+/// How long Mesos keeps the tasks of a host that is away.
+pub const MESOS_FAILOVER_TIMEOUT: Variable =
+    variable("SETPOINT_MESOS_FAILOVER_TIMEOUT", "how long Mesos keeps the tasks of a host that is away");
+/// How long tasks on agents out of Mesos's reach are waited for.
+pub const MESOS_UNREACHABLE_TIMEOUT: Variable =
+    variable("SETPOINT_MESOS_UNREACHABLE_TIMEOUT", "how long tasks on agents out of Mesos's reach are waited for");
+/// Our executor's program on Mesos's agents.
+pub const MESOS_EXECUTOR_PATH: Variable =
+    variable("SETPOINT_MESOS_EXECUTOR_PATH", "our executor's program on Mesos's agents");
+/// Where Mesos's agents fetch our executor from.
+pub const MESOS_EXECUTOR_URI: Variable =
+    variable("SETPOINT_MESOS_EXECUTOR_URI", "where Mesos's agents fetch our executor from");
 
 /// Every variable that setpoint reads.
-pub const VARIABLES: [Variable; 16] = [
+pub const VARIABLES: [Variable; 25] = [
     LISTEN,
     STATE_DIR,
     CONFIG,
@@ -75,6 +101,15 @@ pub const VARIABLES: [Variable; 16] = [
     MESOS_ROLE,
     MESOS_USER,
     MESOS_NAME,
+    MESOS_CA,
+    MESOS_TLS,
+    MESOS_HOSTNAME,
+    MESOS_WEBUI_URL,
+    MESOS_CHECKPOINT,
+    MESOS_FAILOVER_TIMEOUT,
+    MESOS_UNREACHABLE_TIMEOUT,
+    MESOS_EXECUTOR_PATH,
+    MESOS_EXECUTOR_URI,
 ];
 
 /// Variables that setpoint sets for its tasks; one of those may be another setpoint.
@@ -115,6 +150,15 @@ pub fn read(vars: &BTreeMap<String, String>) -> Environment {
         mesos_role: reader.get(MESOS_ROLE, |text| Ok(text.to_owned())),
         mesos_user: reader.get(MESOS_USER, |text| Ok(text.to_owned())),
         mesos_name: reader.get(MESOS_NAME, |text| Ok(text.to_owned())),
+        mesos_ca: reader.get(MESOS_CA, |text| Ok(PathBuf::from(text))),
+        mesos_tls: reader.get(MESOS_TLS, boolean),
+        mesos_hostname: reader.get(MESOS_HOSTNAME, |text| Ok(text.to_owned())),
+        mesos_webui_url: reader.get(MESOS_WEBUI_URL, |text| Ok(text.to_owned())),
+        mesos_checkpoint: reader.get(MESOS_CHECKPOINT, boolean),
+        mesos_failover_timeout: reader.get(MESOS_FAILOVER_TIMEOUT, duration),
+        mesos_unreachable_timeout: reader.get(MESOS_UNREACHABLE_TIMEOUT, duration),
+        mesos_executor_path: reader.get(MESOS_EXECUTOR_PATH, |text| Ok(text.to_owned())),
+        mesos_executor_uri: reader.get(MESOS_EXECUTOR_URI, |text| Ok(text.to_owned())),
         ..Settings::default()
     };
     let problems = reader.problems;
@@ -153,6 +197,10 @@ fn boolean(text: &str) -> Result<bool, String> {
     }
 }
 
+fn duration(text: &str) -> Result<Duration, String> {
+    parse_duration(text).map_err(|error| error.to_string())
+}
+
 fn threads(text: &str) -> Result<usize, String> {
     let number = text.parse().ok().filter(|n| (1..=1024).contains(n));
     number.ok_or_else(|| format!("expected a whole number from 1 to 1024, got `{text}`"))
@@ -188,6 +236,28 @@ mod tests {
             ["SETPOINT_LISTENS: is not a variable that setpoint knows, and is ignored\n\
               hint: did you mean `SETPOINT_LISTEN`?"]
         );
+
+        let read = env(&[
+            ("SETPOINT_MESOS_CA", "/etc/ca.pem"),
+            ("SETPOINT_MESOS_TLS", "1"),
+            ("SETPOINT_MESOS_HOSTNAME", "h"),
+            ("SETPOINT_MESOS_WEBUI_URL", "http://h:8080"),
+            ("SETPOINT_MESOS_CHECKPOINT", "no"),
+            ("SETPOINT_MESOS_FAILOVER_TIMEOUT", "1d"),
+            ("SETPOINT_MESOS_UNREACHABLE_TIMEOUT", "5s"),
+            ("SETPOINT_MESOS_EXECUTOR_PATH", "/bin/setpoint"),
+            ("SETPOINT_MESOS_EXECUTOR_URI", "http://files/setpoint"),
+        ]);
+        assert_eq!((read.problems, read.warnings), (vec![], vec![]));
+        let set = read.settings;
+        let is = |setting: &Option<Setting<bool>>| setting.as_ref().unwrap().value;
+        assert_eq!((is(&set.mesos_tls), is(&set.mesos_checkpoint)), (true, false));
+        let lasts = |setting: &Option<Setting<Duration>>| setting.as_ref().unwrap().value.as_secs();
+        assert_eq!((lasts(&set.mesos_failover_timeout), lasts(&set.mesos_unreachable_timeout)), (86_400, 5));
+        let texts = [set.mesos_hostname, set.mesos_webui_url, set.mesos_executor_path, set.mesos_executor_uri];
+        let texts = texts.map(|setting| setting.unwrap().value);
+        assert_eq!(texts, ["h", "http://h:8080", "/bin/setpoint", "http://files/setpoint"]);
+        assert_eq!(set.mesos_ca.unwrap().value, PathBuf::from("/etc/ca.pem"));
 
         let read = env(&[("SETPOINT_LISTEN", "8080"), ("SETPOINT_DRY_RUN", "maybe"), ("SETPOINT_SCRIPT_THREADS", "0")]);
         let problems = read.problems.iter().map(Problem::to_string).collect::<Vec<_>>();

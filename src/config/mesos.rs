@@ -35,7 +35,7 @@ pub struct MesosConfig {
     pub secret: Option<Token>,
     /// Certificates to trust besides the system's, in PEM.
     pub ca: Option<PathBuf>,
-    /// Whether masters that ZooKeeper names are asked over TLS.
+    /// Whether masters and agents are asked over TLS, also where their address does not say so.
     pub tls: bool,
     /// The role of policies that name none; `*` unless given.
     pub role: Option<String>,
@@ -102,6 +102,14 @@ pub(super) fn build(settings: &Settings, vars: &BTreeMap<String, String>, proble
     });
     if secret.is_some() && settings.mesos_principal.is_none() {
         problems.push(Problem::new("mesos.secret", "is of no use without `mesos.principal`"));
+    }
+    let tls = settings.mesos_tls.as_ref().filter(|tls| tls.value);
+    let says_http = |master: &str| master.trim().get(..7).is_some_and(|start| start.eq_ignore_ascii_case("http://"));
+    if let (Some(tls), Some(master)) = (tls, &settings.mesos_master)
+        && master.value.split(',').any(says_http)
+    {
+        let message = "`mesos.tls` is true and `mesos.master` says `http://`: expected `https://`, or no scheme";
+        problems.push(Problem::new(tls.from.to_string(), message));
     }
     let host = value(settings.mesos_docker_host).map(|host| ("DOCKER_HOST".to_owned(), host));
     let certificates = value(settings.mesos_docker_cert_path).map(|path| ("DOCKER_CERT_PATH".to_owned(), path));

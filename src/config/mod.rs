@@ -368,6 +368,11 @@ fn warn(settings: &Settings, place: &impl Fn(&str) -> String) -> Vec<Problem> {
     if settings.budget_changes.as_ref().is_some_and(|changes| changes.value == 0) {
         warnings.push(Problem::new(place("budget.changes"), "a budget of 0 changes lets nothing scale but up to min"));
     }
+    if settings.mesos_failover_timeout.is_some() && settings.state_dir.is_none() {
+        let message =
+            "`mesos.failover_timeout` changes nothing: without a state folder, the framework ends with the run";
+        warnings.push(Problem::new(place("mesos.failover_timeout"), message));
+    }
     if settings.ports.as_ref().is_some_and(|ports| *ports.value.start() < 1024) {
         let message = "`local.ports` begins below 1024: tasks need privileges to listen there";
         warnings.push(Problem::new(place("local.ports"), message));

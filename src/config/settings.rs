@@ -237,7 +237,7 @@ settings! {
     mesos_secret = "mesos.secret": TokenSource,
     /// Certificates to trust besides the system's.
     mesos_ca = "mesos.ca": PathBuf,
-    /// Whether masters that ZooKeeper names are asked over TLS.
+    /// Whether masters and agents are asked over TLS.
     mesos_tls = "mesos.tls": bool,
     /// The role of policies that name none.
     mesos_role = "mesos.role": String,

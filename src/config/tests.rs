@@ -200,9 +200,25 @@ fn beyond_loopback_a_token_is_needed() {
 }
 
 #[test]
+fn masters_over_tls_are_not_named_in_the_clear() {
+    let with =
+        |master: &str| load_text(&format!("[mesos]\nmaster = \"{master}\"\ntls = true\n"), Settings::default(), &[]);
+    let message = with("a:5050, HTTP://b:5050").unwrap_err();
+    assert_eq!(
+        message,
+        "setpoint.toml:3: `mesos.tls` is true and `mesos.master` says `http://`: expected `https://`, or no scheme"
+    );
+    for master in ["a:5050", "https://a:5050", "zk://a:2181/mesos"] {
+        assert!(with(master).unwrap().mesos.tls, "{master}");
+    }
+}
+
+#[test]
 fn settings_that_do_nothing_are_warned_of() {
-    let text = "stop_tasks = true\n[budget]\nchanges = 0\nper = \"1s\"\n[local]\nports = \"80-90\"\n";
+    let text = "stop_tasks = true\n[budget]\nchanges = 0\nper = \"1s\"\n[local]\nports = \"80-90\"\n[mesos]\nfailover_timeout = \"1d\"\n";
     let config = load_text(text, Settings::default(), &[("SETPOINT_STATEDIR", "x")]).unwrap();
-    assert_eq!(config.warnings.len(), 4);
+    assert_eq!(config.warnings.len(), 5);
+    let kept = load_text(&format!("state_dir = \"state\"\n{text}"), Settings::default(), &[]).unwrap();
+    assert!(kept.warnings.iter().all(|warning| !warning.to_string().contains("failover_timeout")));
     assert_eq!(config.warnings[0].hint.as_deref(), Some("did you mean `SETPOINT_STATE_DIR`?"));
 }

@@ -34,7 +34,7 @@ use crate::core::model::{Exit, TaskId, TaskState, TaskStats};
 use crate::mesos::MesosError;
 use crate::mesos::executor::{Executor as Client, ExecutorConfig as Agent, ExecutorSignal, VariableError};
 use crate::mesos::wire::executor::Event;
-use crate::mesos::wire::{KillPolicy, StatusReason, TaskInfo, TaskStatus};
+use crate::mesos::wire::{CapabilityKind, KillPolicy, StatusReason, TaskInfo, TaskStatus};
 
 use health::{Check, Checking, Finding};
 use images::Images;
@@ -69,8 +69,8 @@ pub struct ExecutorConfig {
     pub vars: BTreeMap<String, String>,
     /// Its sandbox, where tasks start.
     pub sandbox: PathBuf,
-    /// Runs images; without, tasks with one fail.
-    pub containers: Option<Arc<dyn TaskBackend>>,
+    /// Runs images; tasks with one fail for that reason otherwise.
+    pub containers: Result<Arc<dyn TaskBackend>, String>,
     /// Be as a cluster's own executors: end as soon as the one task has, and end it when its health says so.
     pub single: bool,
     /// Where containers see the sandbox; none leaves it out.
@@ -100,7 +100,10 @@ struct Executor {
     mapped: Option<String>,
     single: bool,
     local: Arc<dyn TaskBackend>,
-    images: Option<Images>,
+    /// Runs images, or why there is nothing that does.
+    images: Result<Images, String>,
+    /// The framework knows of tasks that are being ended.
+    tells_killing: bool,
     found: mpsc::Sender<Finding>,
     /// Figures that are on their way.
     sending: Option<JoinHandle<()>>,
@@ -133,6 +136,7 @@ pub async fn run(config: ExecutorConfig) -> Result<(), ExecutorError> {
         single: config.single,
         local,
         images,
+        tells_killing: false,
         found: found_sender,
         sending: None,
         tasks: BTreeMap::new(),
@@ -154,7 +158,9 @@ pub async fn run(config: ExecutorConfig) -> Result<(), ExecutorError> {
                     executor.let_go().await;
                     return Err(ExecutorError::Abandoned(why));
                 }
-                Some(_) => {}
+                Some(ExecutorSignal::Subscribed(subscribed)) => {
+                    executor.tells_killing = subscribed.framework_info.has(&CapabilityKind::TaskKillingState);
+                }
                 None => {
                     executor.let_go().await;
                     return Err(ExecutorError::Abandoned("the client has ended".to_owned()));
@@ -213,8 +219,11 @@ impl Executor {
         let kill_policy = info.kill_policy.clone();
         self.tasks.insert(id.clone(), Running { kill_policy, contained, check, ..Running::default() });
         match &self.images {
-            Some(images) if contained => images.launch(request),
-            None if contained => self.on_update(not_started(id, "no container engine was given to this executor")),
+            Ok(images) if contained => images.launch(request),
+            Err(why) if contained => {
+                let reason = format!("no container engine was given to this executor: {why}");
+                self.on_update(not_started(id, &reason));
+            }
             _ => {
                 if let Err(error) = self.local.launch(vec![request]).await {
                     self.on_update(not_started(id, &error.to_string()));
@@ -227,7 +236,7 @@ impl Executor {
         let Some(running) = self.tasks.get_mut(id) else { return };
         running.killed = true;
         if running.contained {
-            if let Some(images) = &self.images {
+            if let Ok(images) = &self.images {
                 images.kill(id.clone(), grace);
             }
         } else if let Err(error) = self.local.kill(vec![id.clone()], grace).await {
@@ -262,6 +271,10 @@ impl Executor {
         // A command runs a moment later. Telling of that moment would cost it a whole round to the scheduler and back, since
         // an agent passes on one update of a task at a time.
         if update.state == TaskState::Staging && !self.single && !contained {
+            return;
+        }
+        // Frameworks that did not ask for this state would not know it.
+        if update.state == TaskState::Killing && !self.tells_killing {
             return;
         }
         if let Some(status) = task::status(&update, killed) {
@@ -302,7 +315,7 @@ impl Executor {
         let (local, images, client) = (Arc::clone(&self.local), self.images.clone(), self.client.clone());
         self.sending = Some(tokio::spawn(async move {
             let mut all: BTreeMap<TaskId, TaskStats> = local.stats(commands).await.unwrap_or_default();
-            if let Some(images) = images {
+            if let Ok(images) = images {
                 all.extend(images.stats(contained).await);
             }
             if let Ok(data) = serde_json::to_vec(&serde_json::json!({ "tasks": all })) {
@@ -323,7 +336,7 @@ impl Executor {
     /// Ends what is left.
     async fn let_go(&self) {
         self.local.shutdown(true).await;
-        if let Some(images) = &self.images {
+        if let Ok(images) = &self.images {
             images.shut_down().await;
         }
     }

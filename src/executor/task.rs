@@ -20,6 +20,9 @@ const PID_LABEL: &str = "setpoint.pid";
 /// Between TERM and KILL for tasks that say nothing of it, as Mesos has it.
 const GRACE: Duration = Duration::from_secs(3);
 
+/// The variable that says where a task sees the sandbox.
+const SANDBOX: &str = "MESOS_SANDBOX";
+
 /// A task as it was meant: one that has an executor may have no command, and brings what to run as data.
 pub(super) fn unpacked(info: TaskInfo) -> TaskInfo {
     let parts = info.data.as_ref().and_then(|data| serde_json::from_slice::<TaskInfo>(&data.0).ok());
@@ -79,9 +82,12 @@ pub(super) fn request(info: &TaskInfo, sandbox: &Path, mapped: Option<&str>) -> 
             .collect();
         template.container = spec(info, container, docker);
         add_parameters(&mut template, docker);
-        if let Some(target) = mapped {
-            let source = sandbox.to_string_lossy().into_owned();
-            template.container.volumes.push(Volume { source, target: target.to_owned(), read_only: false });
+        if let Some(target) = mapped
+            // An engine refuses a second volume at one place.
+            && !template.container.volumes.iter().any(|volume| volume.target == target)
+        {
+            template.container.volumes.push(volume(&sandbox.to_string_lossy(), target, false));
+            template.env.entry(SANDBOX.to_owned()).or_insert_with(|| target.to_owned());
         }
     }
     // What the executor checks itself does not keep an engine waiting.
@@ -146,6 +152,9 @@ fn add_parameters(template: &mut TaskTemplate, docker: &wire::DockerInfo) {
             "user" => spec.user = Some(value.clone()),
             "pids-limit" => spec.pids = value.parse().ok(),
             "init" => spec.init = value != "false",
+            // The way in which `health = false` comes: a `HealthCheck` has no word for it.
+            "no-healthcheck" if value != "false" => spec.health = Some(Health::Off),
+            "no-healthcheck" => {}
             "tmpfs" => {
                 let (target, options) = value.split_once(':').unwrap_or((value.as_str(), ""));
                 spec.tmpfs.push(Tmpfs { target: target.to_owned(), options: options.to_owned() });
@@ -170,6 +179,7 @@ fn volume(source: &str, target: &str, read_only: bool) -> Volume {
 }
 
 /// The check as an engine makes it; none but a command is for an engine, and then the image's own is not wanted either.
+/// Engines know no delay before the first check: what fails in that time is not counted.
 fn health(check: &wire::HealthCheck) -> Option<Health> {
     if check.kind != HealthCheckKind::Command {
         return Some(Health::Off);
@@ -181,7 +191,7 @@ fn health(check: &wire::HealthCheck) -> Option<Health> {
         interval: seconds(check.interval_seconds),
         timeout: seconds(check.timeout_seconds),
         retries: check.consecutive_failures,
-        start_period: seconds(check.grace_period_seconds),
+        start_period: seconds(check.grace_period_seconds).max(seconds(check.delay_seconds)),
     }))
 }
 
@@ -297,6 +307,11 @@ mod tests {
         assert_eq!(tmpfs, [("/a", ""), ("/b", "size=1m")]);
         let volumes = [volume("/c", "/d", false), volume("/v", "/w", true), volume("/sandbox", "/mnt", false)];
         assert_eq!(spec.volumes, volumes);
+        assert_eq!((template.env[SANDBOX].as_str(), &spec.health), ("/mnt", &None));
+        let mapped = |target| request(&info, Path::new("/sandbox"), target).unwrap().template;
+        assert_eq!(mapped(None).env.get(SANDBOX), None, "it does not see the sandbox");
+        let (template_own, own) = (mapped(Some("/d")), &volumes[..2]);
+        assert_eq!((&*template_own.container.volumes, template_own.env.get(SANDBOX)), (own, None), "a place is taken");
         assert_eq!(
             (template.env["E"].as_str(), template.labels["l"].as_str(), template.cwd.as_deref()),
             ("a=b", "1", Some("/x"))
@@ -304,6 +319,45 @@ mod tests {
         let ports: Vec<_> = template.ports.iter().map(|port| (port.outside, port.inside, port.protocol)).collect();
         let expected = [(31_000, Protocol::Tcp), (31_001, Protocol::Udp)];
         assert_eq!(ports, expected.map(|(port, protocol)| (Some((port, port)), Some(53), protocol)));
+    }
+
+    /// What a task in a container with a health check, or without one, asks of its engine.
+    #[test]
+    fn health_is_checked_by_the_engine_and_not_at_all_where_it_is_switched_off() {
+        let with = |check: Option<wire::HealthCheck>, parameters: &[(&str, &str)]| {
+            let parameter =
+                |(key, value): &(&str, &str)| wire::Parameter { key: (*key).into(), value: (*value).into() };
+            let docker = wire::DockerInfo {
+                parameters: parameters.iter().map(parameter).collect(),
+                ..wire::DockerInfo::default()
+            };
+            let env = [(SANDBOX.to_owned(), "/own".to_owned())].into_iter().collect();
+            let info = TaskInfo {
+                command: Some(CommandInfo { environment: Some(env), ..CommandInfo::shell("x") }),
+                container: Some(ContainerInfo { docker: Some(docker), ..ContainerInfo::default() }),
+                health_check: check,
+                ..TaskInfo::default()
+            };
+            let template = request(&info, Path::new("/sandbox"), Some("/mnt")).unwrap().template;
+            assert_eq!(template.env[SANDBOX], "/own", "what the task gives stands");
+            template.container.health.clone()
+        };
+        assert_eq!(with(None, &[]), None, "the image's own");
+        assert_eq!(with(None, &[("no-healthcheck", "true")]), Some(Health::Off));
+        assert_eq!(with(None, &[("no-healthcheck", "false")]), None);
+        let check = |delay: f64, grace: f64| wire::HealthCheck {
+            kind: HealthCheckKind::Command,
+            command: Some(CommandInfo::shell("true")),
+            delay_seconds: Some(delay),
+            grace_period_seconds: Some(grace),
+            ..wire::HealthCheck::default()
+        };
+        for (delay, grace, expected) in [(0.0, 5.0, 5), (7.0, 5.0, 7), (7.0, 9.0, 9)] {
+            let Some(Health::Check(found)) = with(Some(check(delay, grace)), &[]) else { panic!("no check") };
+            assert_eq!(found.start_period, Some(Duration::from_secs(expected)), "{delay} {grace}");
+        }
+        let page = wire::HealthCheck { kind: HealthCheckKind::Http, ..check(0.0, 0.0) };
+        assert_eq!(with(Some(page), &[]), Some(Health::Off), "the executor asks for it itself");
     }
 
     #[test]

@@ -33,12 +33,26 @@ impl FromStr for Masters {
     type Err = MesosError;
 
     fn from_str(text: &str) -> Result<Self, MesosError> {
+        Self::read(text, false)
+    }
+}
+
+impl Masters {
+    /// Reads a place of masters that are to be asked over TLS: addresses without a scheme are `https`.
+    ///
+    /// # Errors
+    /// Those of reading any place of masters, and an address that says `http://`.
+    pub fn over_tls(text: &str) -> Result<Self, MesosError> {
+        Self::read(text, true)
+    }
+
+    fn read(text: &str, tls: bool) -> Result<Self, MesosError> {
         let text = text.trim();
         let wrong = |problem: String| MesosError::Masters { text: without_password(text), problem };
         if let Some(rest) = text.strip_prefix("zk://") {
             return zookeeper(rest).map(Self::ZooKeeper).map_err(wrong);
         }
-        let urls = text.split(',').map(|one| master(one.trim())).collect::<Result<Vec<_>, _>>();
+        let urls = text.split(',').map(|one| master(one.trim(), tls)).collect::<Result<Vec<_>, _>>();
         Ok(Self::List(urls.map_err(wrong)?))
     }
 }
@@ -65,15 +79,19 @@ impl fmt::Debug for ZooKeeperUrl {
 }
 
 /// `host:port`, `http://host:port` or `https://host:port/prefix`.
-fn master(text: &str) -> Result<Url, String> {
+fn master(text: &str, tls: bool) -> Result<Url, String> {
     if text.is_empty() {
         return Err("an address is empty".to_owned());
     }
     let given = text.contains("://");
-    let url = if given { Url::parse(text) } else { Url::parse(&format!("http://{text}")) };
+    let scheme = if tls { "https" } else { "http" };
+    let url = if given { Url::parse(text) } else { Url::parse(&format!("{scheme}://{text}")) };
     let url = url.map_err(|error| format!("`{}`: {error}", without_password(text)))?;
     if !matches!(url.scheme(), "http" | "https") {
         return Err(format!("the scheme `{}` is not known", url.scheme()));
+    }
+    if tls && url.scheme() != "https" {
+        return Err("`http://` beside TLS would send everything in the clear".to_owned());
     }
     if !url.username().is_empty() || url.password().is_some() {
         return Err("principal and secret are given apart".to_owned());
@@ -173,6 +191,11 @@ mod tests {
         assert_eq!(list("10.0.0.1:5050"), ["http://10.0.0.1:5050/"]);
         assert_eq!(list(" a:5050, b:80 "), ["http://a:5050/", "http://b/"]);
         assert_eq!(list("https://m.example/mesos,[::1]:5050"), ["https://m.example/mesos", "http://[::1]:5050/"]);
+        let over_tls = |text: &str| Masters::over_tls(text).map(|masters| masters.to_string());
+        assert_eq!(over_tls("a:5050, b:443,https://c/mesos").unwrap(), "https://a:5050/,https://b/,https://c/mesos");
+        assert_eq!(over_tls("zk://a:2181/mesos").unwrap(), "zk://a:2181/mesos");
+        let error = over_tls("a:5050,HTTP://b:5050").unwrap_err().to_string();
+        assert!(error.contains("in the clear"), "{error}");
         let Ok(Masters::ZooKeeper(zk)) = "zk://u:p@ss@a:2181,b/x/mesos/".parse::<Masters>() else { panic!() };
         assert_eq!((zk.hosts.as_str(), zk.path.as_str()), ("a:2181,b", "/x/mesos"));
         assert_eq!(zk.digest.as_deref(), Some("u:p@ss"));

@@ -71,8 +71,9 @@ const CONFINED: &[Confined] = &[
     },
     Confined {
         names: &["std::env"],
-        // A secret's variable is named by the operator's configuration and read when a script first uses it.
-        to: &["src/cli", "src/main.rs", "src/script/api/secret.rs"],
+        // A secret's variable is named by the operator's configuration and read when a script first uses it; what a child
+        // inherits is passed on, and nothing is made of it.
+        to: &["src/cli", "src/main.rs", "src/script/api/secret.rs", "src/backend/local/spawn.rs"],
         because: "ambient settings make a library behave differently for reasons that its caller cannot see",
     },
     Confined {

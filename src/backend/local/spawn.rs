@@ -7,8 +7,11 @@
 //! Invariant: a task's id and the state folder's mark are in the child's first environment, so that a child
 //! whose pid was never recorded is still found.
 
+use std::env;
+use std::fs::File;
 use std::io;
 use std::os::fd::OwnedFd;
+use std::os::unix::fs::fchown;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -65,7 +68,8 @@ pub(super) enum StartError {
     #[error("the command `{0}` may not be run: permission denied")]
     Permission(String),
     #[error(
-        "the command `{program}` may not be run as the user `{user}`: permission denied, and only root may become another"
+        "the command `{program}` may not be run as the user `{user}`: permission denied; expected a program and a working \
+         folder that this account may use"
     )]
     NotAs { program: String, user: String },
     #[error("the command `{program}` could not be started: {error}")]
@@ -137,11 +141,15 @@ impl Setting {
         }
         let account = account(template)?;
         let lease = self.lease(template)?;
-        if let Some((name, home)) = account.as_ref().and_then(|account| account.known.as_ref()) {
-            command.env("USER", name).env("LOGNAME", name).env("HOME", home);
+        if let Some(account) = &account {
+            // What else is in our environment may be secrets, which are ours and not that account's.
+            command.env_clear().envs(env::vars_os().filter(|(name, _)| name.to_str().is_some_and(is_for_all)));
+            if let Some((name, home)) = &account.known {
+                command.env("USER", name).env("LOGNAME", name).env("HOME", home);
+            }
         }
         self.environment(&mut command, request, &lease)?;
-        let (out, err) = self.output(request);
+        let (out, err) = self.output(request, account.as_ref());
         command.stdin(Stdio::null()).stdout(out).stderr(err).process_group(0);
         let (group, doors) = self.limit(request);
         let switched = account.is_some();
@@ -196,15 +204,20 @@ impl Setting {
     }
 
     /// Where standard output and error go. A log that cannot be written does not keep the task from running.
-    fn output(&self, request: &LaunchRequest) -> (Stdio, Stdio) {
+    fn output(&self, request: &LaunchRequest, account: Option<&Account>) -> (Stdio, Stdio) {
         match request.template.output {
             Output::Inherit => (io::stderr().into(), io::stderr().into()),
             Output::Null => (Stdio::null(), Stdio::null()),
             Output::Auto => {
                 let Some(logs) = &self.logs else { return (Stdio::null(), Stdio::null()) };
                 let log = logs.open(&request.policy, &request.id);
-                match log.and_then(|file| Ok((file.try_clone()?.into(), file.into()))) {
-                    Ok(both) => both,
+                match log.and_then(|file| Ok((file.try_clone()?, file))) {
+                    Ok((out, err)) => {
+                        if let Some(account) = account {
+                            give(&err, account, request);
+                        }
+                        (out.into(), err.into())
+                    }
                     Err(error) => {
                         tracing::warn!(task = %request.id, %error, "a task's output is lost");
                         (Stdio::null(), Stdio::null())
@@ -240,6 +253,18 @@ fn command(template: &TaskTemplate) -> Result<(Command, String), StartError> {
 fn account(template: &TaskTemplate) -> Result<Option<Account>, StartError> {
     let Some(user) = &template.container.user else { return Ok(None) };
     Account::of(user).map_err(|reason| StartError::User { user: user.clone(), reason })
+}
+
+/// Whether a variable of ours is for tasks of other accounts, too.
+fn is_for_all(name: &str) -> bool {
+    matches!(name, "PATH" | "LANG" | "TZ" | "TERM") || name.starts_with("LC_")
+}
+
+/// Gives a log to whom its task runs as, who could not open it by `/dev/stdout` and `/dev/stderr` otherwise.
+fn give(log: &File, account: &Account, request: &LaunchRequest) {
+    if let Err(error) = fchown(log, Some(account.uid), Some(account.gid)) {
+        tracing::warn!(task = %request.id, %error, "a task's log cannot be given to its user, who can only go on writing it");
+    }
 }
 
 /// The working folder: the template's, from the policy file's folder on; that folder itself when none is given.

@@ -488,11 +488,12 @@ fn tasks_of_one_policy_share_an_executor_on_an_agent() {
 /// A policy that is saved with another user, other files or another role has tasks of both kinds for a while.
 #[test]
 fn tasks_that_need_another_sandbox_user_or_role_have_another_executor() {
+    type Change = fn(&mut TaskTemplate);
+
     let mut bench = Bench::new();
     let mut base = (*template("x")).clone();
     base.executor = Some("setpoint".to_owned());
     let mut executors = Vec::new();
-    type Change = fn(&mut TaskTemplate);
     let variants: [(&str, &str, Change); 5] = [
         ("*", "plain", |_| {}),
         ("*", "louder", |template| template.env = [(text("LOUD"), text("yes"))].into()),

@@ -398,7 +398,11 @@ pub(super) const CLASSES: &[Class] = &[
                 "(string|integer)?",
                 "On Mesos: one of the task's ports, by name or number; a connection is healthy.",
             ),
-            key("delay", "string?", "On Mesos: time before the first check; none unless given."),
+            key(
+                "delay",
+                "string?",
+                "On Mesos: time before the first check; none unless given. An engine checks at once, and lets failures in it pass.",
+            ),
             key("interval", "string?", "Time between two checks; 30 s unless given, on Mesos 10 s."),
             key("timeout", "string?", "How long one may take; 30 s unless given, on Mesos 20 s."),
             key("retries", "integer?", "Failures in a row that make it unhealthy; 3 unless given."),

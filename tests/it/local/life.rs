@@ -98,7 +98,7 @@ async fn a_shell_gets_its_text_byte_for_byte() {
     assert_eq!(fs::read_dir(logs).unwrap().count(), 1);
 }
 
-/// Root's host runs commands as others, with all that is theirs and nothing that is root's.
+/// Root's host runs commands as others, with all that is theirs and nothing that is root's, its environment included.
 #[tokio::test]
 async fn a_command_runs_as_its_user() {
     let folder = TempDir::new().unwrap();
@@ -121,9 +121,26 @@ async fn a_command_runs_as_its_user() {
         let expected_uid = "Uid:\t65534\t65534\t65534\t65534\n";
         assert!(status.contains(expected_uid) && status.contains("CapEff:\t0000000000000000\n"), "{id}: {status}");
     }
+    let rest = TaskTemplate { env: [("GREETING".into(), "hello".into())].into(), ..shell("env >/dev/stderr") };
+    fixture.launch("rest", run_as("nobody", rest)).await;
+    assert_eq!(fixture.gone("rest").await, Exit::Code { code: 0 }, "its log is its own to open");
+    let log = folder.path().join("logs").join(fixture.policy.as_str()).join("rest.log");
+    let log = fs::read_to_string(log).unwrap();
+    let names: BTreeSet<&str> = log.lines().filter_map(|line| Some(line.split_once('=')?.0)).collect();
+    let told = ["USER", "LOGNAME", "HOME", "GREETING", "SETPOINT_TASK_ID", "SETPOINT_POLICY", "PATH"];
+    assert!(told.iter().all(|name| names.contains(name)), "{log}");
+    let of_shell = ["PWD", "OLDPWD", "SHLVL", "_"];
+    let may_be = ["LANG", "TZ", "TERM", "SETPOINT_PORTS", "SETPOINT_RUN"];
+    let is_known = |name: &str| [&told[..], &of_shell, &may_be].concat().contains(&name) || name.starts_with("LC_");
+    assert!(std::env::vars().any(|(name, _)| !is_known(&name)), "there is something to keep from it");
+    assert!(names.iter().all(|name| is_known(name)), "{log}");
     // Its end is ours to order all the same.
-    fixture.launch("deaf", run_as("nobody", shell("trap '' TERM; while :; do sleep 0.1; done"))).await;
+    fixture.launch("deaf", run_as("nobody", shell("trap '' TERM; echo deaf; while :; do sleep 0.1; done"))).await;
     fixture.running("deaf").await;
+    let log = folder.path().join("logs").join(fixture.policy.as_str()).join("deaf.log");
+    while fs::read(&log).unwrap().is_empty() {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
     fixture.kill("deaf", Duration::from_millis(50)).await;
     assert_eq!(fixture.gone("deaf").await, Exit::Signal { signal: 9 });
 }

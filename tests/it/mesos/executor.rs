@@ -5,8 +5,11 @@ use std::collections::BTreeSet;
 use std::path::Path;
 
 use serde_json::Value;
-use setpoint::mesos::wire::scheduler::{Call, Kill};
-use setpoint::mesos::wire::{Bytes, CommandInfo, ExecutorId, ExecutorInfo, Resource, TaskId, TaskInfo, TaskState};
+use setpoint::mesos::Signal;
+use setpoint::mesos::wire::scheduler::{Call, Event, Kill};
+use setpoint::mesos::wire::{
+    Bytes, CommandInfo, ContainerInfo, DockerInfo, ExecutorId, ExecutorInfo, Resource, TaskId, TaskInfo, TaskState,
+};
 
 use super::backend::on_master;
 use super::client::Client;
@@ -112,12 +115,14 @@ async fn images_run_under_our_executor_and_under_the_clusters() {
     let Some(cluster) = Cluster::start_new(spec).await else { return };
     let scratch = Scratch::new();
     let _sweep = docker.sweep(&scratch);
+    let fetched = scratch.write("fetched.txt", "fetched");
     let words = |executor: &str| {
         format!(
-            r#"image = "{image}", init = true, env = {{ COLOUR = "red" }}, ports = {{ web = 8080 }}, ready = "healthy",
-    command = 'mkdir /tmp/www && echo "$COLOUR $PORT_WEB" >/tmp/www/said && exec httpd -f -p "$PORT_WEB" -h /tmp/www',
+            r#"image = "{image}", init = true, mesos = {{ uris = {{ "{}" }} }}, env = {{ COLOUR = "red" }}, ports = {{ web = 8080 }}, ready = "healthy",
+    command = 'mkdir /tmp/www && echo "$COLOUR $PORT_WEB $(cat "$MESOS_SANDBOX"/fetched.txt)" >/tmp/www/said && exec httpd -f -p "$PORT_WEB" -h /tmp/www',
     labels = {{ ["{LABEL}"] = "{}" }}, tmpfs = {{ "/quick:size=1m", "/tmp" }}, volumes = {{ "{}:/seen:ro" }}, {executor}
     health = {{ http = {{ port = "web", path = "/said" }}, interval = "200ms", timeout = "10s", start_period = "50s" }}"#,
+            fetched.display(),
             scratch.mark(),
             scratch.mark(),
         )
@@ -130,7 +135,7 @@ async fn images_run_under_our_executor_and_under_the_clusters() {
         let port = task["ports"]["web"].as_u64().unwrap();
         assert!((31_000..31_100).contains(&port), "a port of the offer: {task}");
         let page = client().get(format!("http://127.0.0.1:{port}/said")).send().await.unwrap().text().await.unwrap();
-        assert_eq!(page, "red 8080\n");
+        assert_eq!(page, "red 8080 fetched\n");
         let container = of_task(&docker, &scratch, task["id"].as_str().unwrap()).unwrap();
         let host = &container["HostConfig"];
         assert_eq!((&host["Init"], &host["Memory"]), (&true.into(), &(32 << 20).into()), "{host}");
@@ -217,6 +222,26 @@ fn under(executor: &str, line: &str) -> TaskInfo {
     }
 }
 
+/// Images need an engine; where the agent names one that cannot be, its tasks say what is wrong.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_image_without_an_engine_says_what_is_wrong() {
+    let Some(cluster) = Cluster::start_new(ClusterSpec::default()).await else { return };
+    let mut scheduler = Client::connect(&cluster.list());
+    scheduler.subscribed().await;
+    let docker = DockerInfo { image: "busybox".to_owned(), ..DockerInfo::default() };
+    let container = ContainerInfo { docker: Some(docker), ..ContainerInfo::default() };
+    let parts = TaskInfo { container: Some(container), ..TaskInfo::default() };
+    let mut task = TaskInfo { data: Some(Bytes(serde_json::to_vec(&parts).unwrap())), ..under("blind", "") };
+    let command = task.executor.as_mut().and_then(|executor| executor.command.as_mut()).unwrap();
+    command.environment = Some([("DOCKER_HOST".to_owned(), "ftp://x".to_owned())].into_iter().collect());
+    scheduler.launch_as("image", task).await;
+    let status = scheduler.status("image", TaskState::Failed).await;
+    let expected =
+        "no container engine was given to this executor: the container engine `default`: expected `unix:///path`";
+    assert!(status.message.as_ref().is_some_and(|message| message.contains(expected)), "{status:?}");
+    scheduler.scheduler.call(&Call::Teardown).await.unwrap();
+}
+
 fn until(file: &Path) -> String {
     format!("while ! test -e {}; do sleep 0.1; done", file.display())
 }
@@ -259,6 +284,12 @@ async fn an_executor_outlives_its_agent_for_as_long_as_it_was_told() {
     .await;
     let kill = Kill { task_id: TaskId::new("stays"), agent_id: None, kill_policy: None };
     scheduler.scheduler.call(&Call::Kill(kill)).await.unwrap();
-    scheduler.status("stays", TaskState::Killed).await;
+    let next = scheduler
+        .wait("the end of the task", |signal| match signal {
+            Signal::Event(Event::Update(status)) if status.task_id.as_str() == "stays" => Some(status.state),
+            _ => None,
+        })
+        .await;
+    assert_eq!(next, TaskState::Killed, "this framework did not ask to hear of KILLING");
     scheduler.scheduler.call(&Call::Teardown).await.unwrap();
 }
