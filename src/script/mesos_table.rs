@@ -2,8 +2,10 @@
 
 use mlua::{Table, Value};
 
-use crate::core::mesos::{Containerizer, Discovery, Limits, MesosSpec, Uri, Visibility};
+use crate::core::container::Health;
+use crate::core::mesos::{Containerizer, Discovery, Limits, MesosSpec, Uri, Visibility, problems};
 use crate::core::offers::{Constraint, Packing, Pattern, Rule};
+use crate::core::policy::TaskTemplate;
 
 use super::checker::{Findings, Node, items, text_list};
 use super::convert::{describe, did_you_mean, finite, quote, whole};
@@ -13,6 +15,12 @@ pub(super) const MESOS_FIELDS: &[&str] =
     &["role", "priority", "constraints", "place", "uris", "containerizer", "resources", "limits", "discovery"];
 
 const RULES: &[&str] = &["equal", "not_equal", "in", "matches", "unique", "group_by"];
+
+/// Words of a task that only Docker has something for.
+const OF_DOCKER: &[&str] = &["privileged", "parameters", "pids", "tmpfs", "init"];
+
+/// Words of a task that are about its image.
+const OF_IMAGES: &[&str] = &["entrypoint", "pull"];
 
 /// Reads `workload.mesos`, over what is already known of it.
 pub(super) fn mesos(node: &Node<'_>, base: MesosSpec, found: &mut Findings) -> MesosSpec {
@@ -176,5 +184,31 @@ fn discovery(table: &Table, path: &str, found: &mut Findings) -> Discovery {
         environment: node.text("environment", found),
         location: node.text("location", found),
         version: node.text("version", found),
+    }
+}
+
+/// Warns of what means nothing to a cluster, and tells of what it could only fail at.
+pub(super) fn misfits(node: &Node<'_>, task: &TaskTemplate, backend: &str, found: &mut Findings) {
+    if backend != "mesos" {
+        return;
+    }
+    let (words, what) = match (&task.image, task.mesos.containerizer) {
+        (None, _) => (&[OF_DOCKER, OF_IMAGES][..], "the backend \"mesos\" without an image"),
+        (Some(_), Containerizer::Mesos) => (&[OF_DOCKER][..], "Mesos's own containerizer"),
+        (Some(_), Containerizer::Docker) => (&[][..], ""),
+    };
+    for word in words.iter().copied().flatten().filter(|word| node.has(word)) {
+        found.warn(format!("{} means nothing to {what}", node.at(word)));
+    }
+    if !words.is_empty() && task.image.is_some() && task.container.health == Some(Health::Off) {
+        found.warn(format!("{} = false means nothing to {what}", node.at("health")));
+    }
+    impossible(task, "workload", found);
+}
+
+/// Tells of what a cluster could only fail at.
+pub(super) fn impossible(task: &TaskTemplate, path: &str, found: &mut Findings) {
+    for (word, problem) in problems(task) {
+        found.problem(&format!("{path}.{word}"), problem);
     }
 }

@@ -396,6 +396,77 @@ async fn tables_that_mean_nothing_are_refused() {
     assert_eq!(errors[0].kind, ScriptErrorKind::Io);
 }
 
+/// A workload on Mesos, and what loading it comes to.
+async fn on_mesos(bench: &Bench, words: &str, fields: &str) -> Result<(Vec<String>, LoadedPolicy), String> {
+    let source = format!(
+        "return {{ workload = {{ backend = 'mesos', max = 1, {words} }}, control = {{ law = 'decide' }}, \
+         decide = function() return {{ desired = 1 }} end, {fields} }}"
+    );
+    let mut request = bench.request(&source);
+    request.backends.push("mesos".to_owned());
+    match bench.host.load(request).await {
+        Ok(LoadedFile { warnings, content: Content::Policy(policy), .. }) => Ok((warnings, policy)),
+        Ok(_) => panic!("a fleet"),
+        Err(errors) => Err(reports(&errors)),
+    }
+}
+
+#[tokio::test]
+async fn words_that_a_mesos_cluster_could_only_fail_at_are_refused() {
+    let bench = Bench::new();
+    let own = "mesos = { containerizer = 'mesos' }";
+    for (words, expected) in [
+        ("command = 'x', user = 'etl:data'", "workload.user: expected a user's name alone, by which agents look it up"),
+        ("command = 'x', user = '1000'", "got \"1000\""),
+        (&format!("image = 'i', user = 'a:b', {own}"), "workload.user: expected a user's name alone"),
+        ("image = 'i', pull = 'never'", "workload.pull: expected \"missing\" or \"always\" on Mesos, got \"never\""),
+        (
+            "image = 'i', volumes = { './x:/y' }",
+            "workload.volumes: expected an absolute path or a volume's name on Mesos",
+        ),
+        (&format!("image = 'i', volumes = {{ 'cache:/y' }}, {own}"), "expected an absolute path without Docker"),
+        ("command = 'x', volumes = { 'cache:/y' }", "expected an absolute path without Docker, got \"cache\""),
+        ("command = 'x', network = 'none'", "workload.network: expected a network's name or \"host\""),
+        ("command = 'x', executor = 'setpoint', volumes = { '/x:/y' }", "workload.volumes: is for the cluster's own"),
+        ("command = 'x', executor = 'setpoint', network = 'n'", "workload.network: \"n\" is for the cluster's own"),
+    ] {
+        let Err(report) = on_mesos(&bench, words, "").await else { panic!("loaded: {words}") };
+        assert!(report.contains(expected), "{words}\n--- expected {expected}\n--- got {report}");
+    }
+    let warmer = "warmer = { command = 'x', user = '7' }, metric = function() end, target = 1";
+    let Err(report) = on_mesos(&bench, "command = 'x'", warmer).await else { panic!("loaded: {warmer}") };
+    assert!(report.contains("warmer.user: expected a user's name alone"), "{report}");
+}
+
+#[tokio::test]
+async fn words_that_mean_nothing_to_a_mesos_cluster_are_warned_of() {
+    let bench = Bench::new();
+    let docker = "privileged = true, parameters = { 'a=b' }, pids = 1, tmpfs = { '/t' }, init = true";
+    let words = ["privileged", "parameters", "pids", "tmpfs", "init"];
+    let nothing = |words: &[&str], what: &str| {
+        let warning = |word: &&str| format!("workload.{word} means nothing to {what}");
+        words.iter().map(warning).collect::<Vec<_>>()
+    };
+    let both = [&words[..], &["entrypoint", "pull"]].concat();
+    let user = "user = '7:7', volumes = { 'cache:/c', '/a:/b' }, entrypoint = 'e', pull = 'always', network = 'none'";
+    for (said, expected) in [
+        (
+            format!("command = 'x', {docker}, entrypoint = 'e', pull = 'never'"),
+            nothing(&both, "the backend \"mesos\" without an image"),
+        ),
+        (
+            format!("image = 'i', {docker}, entrypoint = 'e', health = false, mesos = {{ containerizer = 'mesos' }}"),
+            nothing(&[&words[..], &["health = false"]].concat(), "Mesos's own containerizer"),
+        ),
+        (format!("image = 'i', {docker}, {user}, health = false"), Vec::new()),
+        ("command = 'x', user = 'etl', network = 'cni', volumes = { '/a:/b:ro' }".to_owned(), Vec::new()),
+        ("command = 'x', executor = 'setpoint', network = 'host'".to_owned(), Vec::new()),
+    ] {
+        let (warnings, _) = on_mesos(&bench, &said, "").await.unwrap();
+        assert_eq!(warnings, expected, "{said}");
+    }
+}
+
 #[tokio::test]
 async fn errors_name_place_source_chain_and_hint() {
     let bench = Bench::new();

@@ -37,15 +37,7 @@ impl Bench {
     }
 
     fn bare() -> Self {
-        let setting = Setting {
-            role: "*".to_owned(),
-            executor: "/bin/setpoint".to_owned(),
-            executor_uri: None,
-            executor_env: BTreeMap::new(),
-            mark: "mark".to_owned(),
-            unreachable: UNREACHABLE_FOR,
-        };
-        Self { framework: Framework::new(setting), now: Duration::ZERO, offers: 0 }
+        Self { framework: Framework::new(setting()), now: Duration::ZERO, offers: 0 }
     }
 
     fn pass(&mut self, time: Duration) -> Vec<Effect> {
@@ -63,14 +55,7 @@ impl Bench {
     }
 
     fn launch_for(&mut self, policy: &str, ids: &[&str], template: &Arc<TaskTemplate>) -> Vec<Effect> {
-        let requests = ids.iter().map(|id| LaunchRequest {
-            id: TaskId::from(*id),
-            policy: policy.into(),
-            template: Arc::clone(template),
-            ready: Ready::Running,
-            grace: Duration::from_secs(7),
-            base: None,
-        });
+        let requests = ids.iter().map(|id| request(policy, id, template));
         self.framework.launch(self.now, requests.collect());
         self.framework.take()
     }
@@ -112,6 +97,28 @@ impl Bench {
     fn say(&mut self, status: TaskStatus) -> Vec<Effect> {
         self.framework.update(self.now, &status);
         self.framework.take()
+    }
+}
+
+fn setting() -> Setting {
+    Setting {
+        role: "*".to_owned(),
+        executor: "/bin/setpoint".to_owned(),
+        executor_uri: None,
+        executor_env: BTreeMap::new(),
+        mark: "mark".to_owned(),
+        unreachable: UNREACHABLE_FOR,
+    }
+}
+
+fn request(policy: &str, id: &str, template: &Arc<TaskTemplate>) -> LaunchRequest {
+    LaunchRequest {
+        id: TaskId::from(id),
+        policy: policy.into(),
+        template: Arc::clone(template),
+        ready: Ready::Running,
+        grace: Duration::from_secs(7),
+        base: None,
     }
 }
 
@@ -390,7 +397,6 @@ fn tasks_that_need_another_sandbox_user_or_role_have_another_executor() {
     let mut base = (*template("x")).clone();
     base.executor = Some("setpoint".to_owned());
     let mut executors = Vec::new();
-    type Change = fn(&mut TaskTemplate);
     let variants: [(&str, &str, Change); 5] = [
         ("*", "plain", |_| {}),
         ("*", "louder", |template| template.env = [(text("LOUD"), text("yes"))].into()),
@@ -428,6 +434,9 @@ fn text(value: &str) -> String {
     value.to_owned()
 }
 
+/// What is different about a task.
+type Change = fn(&mut TaskTemplate);
+
 /// Everything that a policy can say of a task, as the master gets it.
 #[test]
 fn every_word_of_a_task_reaches_the_wire() {
@@ -442,7 +451,7 @@ fn every_word_of_a_task_reaches_the_wire() {
         disk: Some(10 << 20),
         ports: vec![port("dns", Some(53), Protocol::Udp), port("http", Some(8080), Protocol::Tcp)],
         container: ContainerSpec {
-            entrypoint: Some(vec![text("/init")]),
+            entrypoint: Some(vec![text("/init"), text("-v")]),
             pids: Some(99),
             network: Some(text("overlay")),
             volumes: vec![
@@ -511,13 +520,141 @@ fn every_word_of_a_task_reaches_the_wire() {
     let mut mesos = full.clone();
     mesos.mesos.containerizer = Containerizer::Mesos;
     mesos.container.network = None;
+    mesos.container.user = Some(text("web"));
+    mesos.container.volumes.pop();
     let mesos = info(&mesos);
+    assert_eq!(mesos["command"]["value"], "/init", "or it would be the image's own");
+    assert_eq!(mesos["command"]["arguments"], json!(["/init", "-v", "serve", "$HOME"]));
     let container = json!({ "type": "MESOS", "volumes": docker["container"]["volumes"],
         "mesos": { "image": { "type": "DOCKER", "docker": { "name": "web:1" }, "cached": false } } });
-    assert_eq!((&mesos["container"], &mesos["command"]["user"]), (&container, &"7:7".into()));
+    assert_eq!((&mesos["container"], &mesos["command"]["user"]), (&container, &"web".into()));
     assert_eq!(mesos["health_check"]["http"]["port"], 31_001, "in the host's network the port is what it was given");
-    let plain = info(&TaskTemplate { image: None, command: Some(Command::Shell(text("x"))), ..full });
-    assert_eq!((&plain["command"]["user"], &plain["container"]), (&"7:7".into(), &serde_json::Value::Null));
+
+    // A command has a container without an image, for what it sees and for its network.
+    let mut plain = TaskTemplate { image: None, command: Some(Command::Shell(text("x"))), ..full };
+    plain.env.insert(text("HOST"), text("0.0.0.0"));
+    plain.container.user = Some(text("etl"));
+    plain.container.volumes.pop();
+    let isolated = info(&plain);
+    let mappings = json!([{ "host_port": 31_000, "container_port": 53, "protocol": "udp" },
+        { "host_port": 31_001, "container_port": 8080, "protocol": "tcp" }]);
+    let container = json!({ "type": "MESOS", "volumes": docker["container"]["volumes"],
+        "network_infos": [{ "name": "overlay", "port_mappings": mappings }] });
+    assert_eq!((&isolated["command"]["user"], &isolated["container"]), (&"etl".into(), &container));
+    assert_eq!(isolated["health_check"]["http"]["port"], 8080);
+    plain.container.volumes.clear();
+    plain.container.network = Some(text("HOST"));
+    let plain = info(&plain);
+    assert_eq!((&plain["command"]["value"], &plain["container"]), (&"x".into(), &serde_json::Value::Null));
     let told = plain["command"]["environment"]["variables"].to_string();
-    assert!(told.contains(r#"{"name":"PORT_HTTP","value":"31001"}"#), "{told}");
+    for (name, value) in [("PORT_HTTP", "31001"), ("HOST", "0.0.0.0")] {
+        assert!(told.contains(&format!(r#"{{"name":"{name}","value":"{value}"}}"#)), "{name}: {told}");
+    }
+}
+
+/// An entrypoint and a command are to Docker, by whichever executor, what they are to a Docker backend.
+#[test]
+fn an_entrypoint_keeps_all_of_its_words() {
+    let list = |words: &[&str]| words.iter().map(|word| text(word)).collect::<Vec<_>>();
+    let shell = || Some(Command::Shell(text("a | b")));
+    let argv = || Some(Command::Argv(list(&["a", "b"])));
+    let python = || Some(list(&["python3", "-u"]));
+    let (docker, mesos) = (Containerizer::Docker, Containerizer::Mesos);
+    for (containerizer, entrypoint, command, option, expected) in [
+        (docker, None, shell(), None, json!({ "shell": true, "value": "a | b" })),
+        (docker, None, argv(), None, json!({ "shell": false, "arguments": ["a", "b"] })),
+        (docker, None, None, None, json!({ "shell": false })),
+        (docker, python(), argv(), Some("python3"), json!({ "shell": false, "arguments": ["-u", "a", "b"] })),
+        (
+            docker,
+            python(),
+            shell(),
+            Some("python3"),
+            json!({ "shell": false, "arguments": ["-u", "/bin/sh", "-c", "a | b"] }),
+        ),
+        (docker, python(), None, Some("python3"), json!({ "shell": false, "arguments": ["-u"] })),
+        (docker, Some(Vec::new()), argv(), Some(""), json!({ "shell": false, "arguments": ["a", "b"] })),
+        (mesos, None, shell(), None, json!({ "shell": true, "value": "a | b" })),
+        (mesos, None, argv(), None, json!({ "shell": false, "value": "a", "arguments": ["a", "b"] })),
+        (mesos, None, None, None, json!({ "shell": false })),
+        (
+            mesos,
+            python(),
+            shell(),
+            None,
+            json!({ "shell": false, "value": "python3", "arguments": ["python3", "-u", "/bin/sh", "-c", "a | b"] }),
+        ),
+        (mesos, python(), None, None, json!({ "shell": false, "value": "python3", "arguments": ["python3", "-u"] })),
+    ] {
+        let mut task = TaskTemplate { image: Some(text("i")), command, ..TaskTemplate::default() };
+        task.container.entrypoint = entrypoint;
+        task.mesos.containerizer = containerizer;
+        let mut bench = Bench::new();
+        bench.launch_as(&["p.1"], &Arc::new(task.clone()));
+        let info = serde_json::to_value(&launched(&bench.offer("a", room(1.0)))[0]).unwrap();
+        let mut sent = info["command"].clone();
+        sent.as_object_mut().unwrap().remove("environment");
+        assert_eq!(sent, expected, "{task:?}");
+        let given = option.map_or(serde_json::Value::Null, |first| json!({ "key": "entrypoint", "value": first }));
+        assert_eq!(info["container"]["docker"]["parameters"][0], given, "{task:?}");
+    }
+}
+
+#[test]
+fn an_image_is_told_that_its_own_health_check_is_not_wanted() {
+    let mut task = TaskTemplate { image: Some(text("i")), ..TaskTemplate::default() };
+    task.container.health = Some(Health::Off);
+    let mut bench = Bench::new();
+    bench.launch_as(&["p.1"], &Arc::new(task));
+    let info = serde_json::to_value(&launched(&bench.offer("a", room(1.0)))[0]).unwrap();
+    let parameters = &info["container"]["docker"]["parameters"];
+    assert_eq!((parameters, info.get("health_check")), (&json!([{ "key": "no-healthcheck", "value": "true" }]), None));
+}
+
+/// Tasks of functions are not seen before they are launched.
+#[test]
+fn what_no_cluster_can_do_is_not_launched() {
+    let folder = |source: &str| Volume { source: text(source), target: text("/d"), read_only: false };
+    let group: Change = |task| task.container.user = Some(text("etl:data"));
+    let number: Change = |task| task.container.user = Some(text("1000"));
+    let ours: Change = |task| {
+        task.executor = Some(text("setpoint"));
+        task.container.network = Some(text("overlay"));
+    };
+    let never: Change = |task| {
+        task.image = Some(text("i"));
+        task.container.pull = Pull::Never;
+    };
+    for (change, expected) in [
+        (group, "user: expected a user's name alone"),
+        (number, "user: expected a user's name alone"),
+        (ours, "network: \"overlay\" is for the cluster's own executors"),
+        (never, "pull: expected \"missing\" or \"always\""),
+    ] {
+        let mut task = (*template("x")).clone();
+        change(&mut task);
+        assert!(refusal(task).contains(expected), "{expected}");
+    }
+    for (image, source, expected) in [
+        (true, "./x", "expected an absolute path or a volume's name"),
+        (true, "cache", ""),
+        (false, "cache", "expected an absolute path without Docker"),
+        (false, "/x", ""),
+    ] {
+        let mut task = (*template("x")).clone();
+        task.image = image.then(|| text("i"));
+        task.container.volumes = vec![folder(source)];
+        let refusal = refusal(task);
+        assert!(refusal.contains(expected) && refusal.is_empty() == expected.is_empty(), "{source}: {refusal}");
+    }
+}
+
+/// Why a task is not launched; empty when it is.
+fn refusal(task: TaskTemplate) -> String {
+    let effects = Bench::new().launch_as(&["p.1"], &Arc::new(task));
+    match news(&effects)[..] {
+        [] => String::new(),
+        [News { exit: Some(Exit::NotStarted { reason }), .. }] => reason.to_string(),
+        _ => panic!("{effects:?}"),
+    }
 }
