@@ -209,7 +209,7 @@
 ---@field place? ("pack"|"spread") On as few agents as will do, unless given, or on many.
 ---@field uris? (string|setpoint.Uri)[] What is fetched into its sandbox.
 ---@field containerizer? ("docker"|"mesos") What runs its image; `"docker"` unless given. Under `"mesos"` a command takes the place of the image's entrypoint.
----@field resources? table<string, number> Further resources such as `gpus`.
+---@field resources? table<string, number|string[]|integer[]|setpoint.MesosResource> Further resources: so much of a scalar such as `gpus` (which needs `[mesos] gpus`), or items of a set, or numbers of ranges, which the task sees as RESOURCE_<NAME>, with commas.
 ---@field limits? setpoint.MesosLimits What it may use beyond what it is given.
 ---@field discovery? setpoint.Discovery How others find it.
 
@@ -220,6 +220,11 @@
 ---@field extract? boolean Whether an archive is unpacked; yes unless given.
 ---@field cache? boolean Whether the agent keeps it for the next task.
 ---@field output? string Its name in the sandbox.
+
+---So many parts of a resource, whichever are free; one of the two.
+---@class (exact) setpoint.MesosResource
+---@field any? integer Items of a set.
+---@field numbers? integer Numbers of ranges.
 
 ---What a task may use beyond what it is given.
 ---@class (exact) setpoint.MesosLimits

@@ -5,7 +5,7 @@
 //!
 //! [`TaskTemplate`]: super::policy::TaskTemplate
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
@@ -32,12 +32,34 @@ pub struct MesosSpec {
     pub uris: Vec<Uri>,
     /// Which containerizer runs its image.
     pub containerizer: Containerizer,
-    /// Further scalar resources, `gpus` for one, by their names.
-    pub resources: BTreeMap<String, f64>,
+    /// Further resources, `gpus` for one, by their names.
+    pub resources: BTreeMap<String, Want>,
     /// What it may use beyond what it is given, where the cluster has limits.
     pub limits: Limits,
     /// How others find it.
     pub discovery: Option<Discovery>,
+}
+
+/// What a task wants of one resource. It is saved as policies write it, so its shape tells what it is.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum Want {
+    /// So much of a scalar.
+    Amount(f64),
+    /// These numbers of ranges.
+    Numbers(BTreeSet<u64>),
+    /// Any numbers of ranges.
+    AnyNumbers {
+        /// How many.
+        numbers: u32,
+    },
+    /// These items of a set.
+    Items(BTreeSet<String>),
+    /// Any items of a set.
+    AnyItems {
+        /// How many.
+        any: u32,
+    },
 }
 
 /// A file or an archive that is fetched into the sandbox.

@@ -7,6 +7,7 @@ use std::time::{Duration, SystemTime};
 
 use setpoint::core::decision::{Bounds, Scripted};
 use setpoint::core::intent::Intent;
+use setpoint::core::mesos::Want;
 use setpoint::core::model::{Placement, Point, PolicyName, Sample, TaskId, TaskState, TaskStats};
 use setpoint::core::policy::{
     Actuator, Command, Confirm, Control, Gains, LawSpec, OnMissing, Ready, Side, StepLimit, StepTier, Target,
@@ -429,6 +430,13 @@ async fn words_that_a_mesos_cluster_could_only_fail_at_are_refused() {
         ("command = 'x', network = 'none'", "workload.network: expected a network's name or \"host\""),
         ("command = 'x', executor = 'setpoint', volumes = { '/x:/y' }", "workload.volumes: is for the cluster's own"),
         ("command = 'x', executor = 'setpoint', network = 'n'", "workload.network: \"n\" is for the cluster's own"),
+        ("command = 'x', mesos = { resources = { gpus = 0.5 } }", "gpus: expected a whole number of more than 0"),
+        ("command = 'x', mesos = { resources = { gpus = { any = 1 } } }", "gpus: expected a whole number"),
+        ("command = 'x', mesos = { resources = { nics = { 'eth0', 7 } } }", "nics: expected items as text, or whole"),
+        ("command = 'x', mesos = { resources = { nics = {} } }", "nics: expected how many items, { any = 2 }, or"),
+        ("command = 'x', mesos = { resources = { nics = { any = 0 } } }", "nics.any: expected a whole number from 1"),
+        ("command = 'x', mesos = { resources = { nics = 'eth0' } }", "nics: expected an amount, a list of items"),
+        ("command = 'x', mesos = { resources = { cpus = 1 } }", "cpus: has a word of its own in `workload`"),
     ] {
         let Err(report) = on_mesos(&bench, words, "").await else { panic!("loaded: {words}") };
         assert!(report.contains(expected), "{words}\n--- expected {expected}\n--- got {report}");
@@ -465,6 +473,29 @@ async fn words_that_mean_nothing_to_a_mesos_cluster_are_warned_of() {
         let (warnings, _) = on_mesos(&bench, &said, "").await.unwrap();
         assert_eq!(warnings, expected, "{said}");
     }
+}
+
+#[tokio::test]
+async fn items_and_numbers_of_a_mesos_agent_can_be_asked_for() {
+    let resources =
+        "a = 1.5, gpus = 2, items = { 'x', 'y' }, some = { any = 2 }, numbers = { 7, 8 }, few = { numbers = 3 }";
+    let words = format!("command = 'x', mesos = {{ resources = {{ {resources} }} }}");
+    let (_, policy) = on_mesos(&Bench::new(), &words, "").await.unwrap();
+    let wants = policy.spec.workload.template.mesos.resources.clone();
+    let expected: BTreeMap<String, Want> = [
+        ("a", Want::Amount(1.5)),
+        ("gpus", Want::Amount(2.0)),
+        ("items", Want::Items(["x", "y"].map(str::to_owned).into())),
+        ("some", Want::AnyItems { any: 2 }),
+        ("numbers", Want::Numbers([7, 8].into())),
+        ("few", Want::AnyNumbers { numbers: 3 }),
+    ]
+    .map(|(name, want)| (name.to_owned(), want))
+    .into();
+    assert_eq!(wants, expected);
+    // As it is kept with the tasks, over a restart.
+    let saved = serde_json::to_string(&wants).unwrap();
+    assert_eq!(serde_json::from_str::<BTreeMap<String, Want>>(&saved).unwrap(), expected, "{saved}");
 }
 
 #[tokio::test]

@@ -34,7 +34,7 @@ use tokio::sync::{mpsc, oneshot};
 use figures::Figures;
 
 use super::{BackendError, Capabilities, KnownTask, LaunchRequest, Standing, TaskBackend, TaskUpdate};
-use crate::core::model::{TaskId, TaskStats};
+use crate::core::model::{Exit, TaskId, TaskState, TaskStats};
 use crate::mesos::wire::{AgentId, Capability, CapabilityKind, FrameworkInfo};
 use crate::mesos::{HttpConfig, Masters, SchedulerConfig};
 
@@ -82,12 +82,13 @@ pub struct MesosConfig {
 
 impl MesosConfig {
     fn framework(&self, id: Option<String>, roles: Vec<String>) -> FrameworkInfo {
-        let capabilities = [
+        let mut capabilities = vec![
             CapabilityKind::MultiRole,
             CapabilityKind::PartitionAware,
             CapabilityKind::TaskKillingState,
             CapabilityKind::ReservationRefinement,
         ];
+        capabilities.extend(self.setting.gpus.then_some(CapabilityKind::GpuResources));
         FrameworkInfo {
             user: self.user.clone(),
             name: self.name.clone(),
@@ -137,6 +138,9 @@ pub struct MesosBackend {
     orders: mpsc::Sender<Order>,
     board: Board,
     configured: bool,
+    setting: Setting,
+    /// Where the engine hears of tasks; kept open by the worker alone.
+    updates: Mutex<Option<mpsc::WeakSender<TaskUpdate>>>,
     /// None when the HTTP client cannot be made: then nothing else works either.
     figures: Option<Figures>,
 }
@@ -156,8 +160,9 @@ impl MesosBackend {
         };
         let figures = Figures::new(&config.http).ok();
         let board = Arc::new(Mutex::new(shown));
+        let setting = config.setting.clone();
         tokio::spawn(worker::run(config, inbox, Arc::clone(&board)));
-        Arc::new(Self { orders, board, configured, figures })
+        Arc::new(Self { orders, board, configured, setting, updates: Mutex::default(), figures })
     }
 
     async fn ask<T>(&self, order: impl FnOnce(oneshot::Sender<T>) -> Order) -> Result<T, BackendError> {
@@ -168,6 +173,30 @@ impl MesosBackend {
         let (reply, answer) = oneshot::channel();
         self.orders.send(order(reply)).await.map_err(|_| ended())?;
         answer.await.map_err(|_| ended())
+    }
+
+    /// Takes out the tasks that no offer to this framework could ever fit, and says so of each.
+    async fn refuse(&self, requests: Vec<LaunchRequest>) -> Vec<LaunchRequest> {
+        let updates = self.updates.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let Some(updates) = updates.and_then(|updates| updates.upgrade()) else { return requests };
+        let mut left = Vec::new();
+        for request in requests {
+            let Err(reason) = task_info::check_gpus(&self.setting, &request.template) else {
+                left.push(request);
+                continue;
+            };
+            let update = TaskUpdate {
+                id: request.id,
+                state: TaskState::Gone,
+                healthy: None,
+                placement: None,
+                exit: Some(Exit::NotStarted { reason: reason.into() }),
+                receipt: None,
+            };
+            // An engine that listens no more has no use for it.
+            updates.send(update).await.ok();
+        }
+        left
     }
 
     fn shown<T>(&self, read: impl FnOnce(&Shown) -> T) -> T {
@@ -188,10 +217,12 @@ impl TaskBackend for MesosBackend {
             // Nobody has said where a cluster would be; launches are refused with that.
             return Ok(());
         }
+        *self.updates.lock().unwrap_or_else(PoisonError::into_inner) = Some(updates.downgrade());
         self.ask(|reply| Order::Recover(known, updates, reply)).await?
     }
 
     async fn launch(&self, requests: Vec<LaunchRequest>) -> Result<(), BackendError> {
+        let requests = self.refuse(requests).await;
         self.ask(|reply| Order::Launch(requests, reply)).await
     }
 

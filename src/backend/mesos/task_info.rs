@@ -2,13 +2,13 @@
 //!
 //! Commands go over as they are: nothing in them is looked at or filled in.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use crate::backend::LaunchRequest;
 use crate::backend::environment;
 use crate::core::container::{Health, Probe, Pull};
-use crate::core::mesos::{self, Containerizer, Discovery, OURS, Visibility, by_docker};
+use crate::core::mesos::{self, Containerizer, Discovery, OURS, Visibility, Want, by_docker};
 use crate::core::offers::{self, Milli, Need, Needs, Pick};
 use crate::core::policy::{Command, PortSpec, TaskTemplate};
 use crate::mesos::wire::{
@@ -42,6 +42,8 @@ pub struct Setting {
     pub executor_uri: Option<String>,
     /// The environment of our executors: `DOCKER_HOST` and the like.
     pub executor_env: BTreeMap<String, String>,
+    /// Whether agents with GPUs are wanted; Mesos shows them to no others, and their other resources are then used, too.
+    pub gpus: bool,
     /// What marks the tasks as this host's.
     pub mark: String,
     /// How long tasks whose agent the cluster cannot reach are waited for before others take their place.
@@ -96,6 +98,14 @@ pub(super) fn check(template: &TaskTemplate) -> Result<(), String> {
     }
 }
 
+/// Why a task that wants GPUs cannot be launched on a host that is not shown any.
+pub(super) fn check_gpus(setting: &Setting, template: &TaskTemplate) -> Result<(), String> {
+    if setting.gpus || !template.mesos.resources.contains_key("gpus") {
+        return Ok(());
+    }
+    Err("it wants `gpus`, and agents that have them are offered only with `gpus = true` in `[mesos]`".to_owned())
+}
+
 /// What a task needs.
 pub(super) fn needs(template: &TaskTemplate) -> Needs {
     let mut needs = vec![
@@ -105,7 +115,7 @@ pub(super) fn needs(template: &TaskTemplate) -> Needs {
     if let Some(disk) = template.disk {
         needs.push(scalar("disk", disk as f64 / MEGABYTE));
     }
-    needs.extend(template.mesos.resources.iter().map(|(name, amount)| scalar(name, *amount)));
+    needs.extend(template.mesos.resources.iter().map(|(name, want)| (name.clone(), need(want))));
     if !template.ports.is_empty() {
         let picks = template.ports.iter().map(|port| match port.outside {
             None => Pick::Any,
@@ -119,6 +129,16 @@ pub(super) fn needs(template: &TaskTemplate) -> Needs {
 
 fn scalar(name: &str, amount: f64) -> (String, Need) {
     (name.to_owned(), Need::Scalar(Milli::of(amount)))
+}
+
+fn need(want: &Want) -> Need {
+    match want {
+        Want::Amount(amount) => Need::Scalar(Milli::of(*amount)),
+        Want::Numbers(numbers) => Need::Numbers(numbers.iter().copied().map(Pick::Exact).collect()),
+        Want::AnyNumbers { numbers } => Need::Numbers(vec![Pick::Any; *numbers as usize]),
+        Want::Items(items) => Need::Items { named: items.clone(), any: 0 },
+        Want::AnyItems { any } => Need::Items { named: BTreeSet::new(), any: *any },
+    }
 }
 
 /// The ports that a task got, by their names.
@@ -212,12 +232,28 @@ fn command(request: &LaunchRequest, place: &Place<'_>, ports: &BTreeMap<String, 
     // What it is told is where it is to listen, as on every backend.
     let mut variables = environment::of_task(&request.id, &request.policy, template, &listening(template, ports));
     variables.entry("HOST".to_owned()).or_insert_with(|| place.host.to_owned());
+    variables.extend(granted(template, &offer::resources(place.offers, &place.launch.pieces)));
     CommandInfo {
         uris: uris(template).collect(),
         environment: Some(variables.into_iter().collect()),
         user: user(template).cloned(),
         ..program(template)
     }
+}
+
+/// The items and numbers that a task got, as `RESOURCE_<NAME>`: `eth0,eth1`.
+fn granted(template: &TaskTemplate, resources: &[wire::Resource]) -> BTreeMap<String, String> {
+    let told = template.mesos.resources.iter().filter(|(_, want)| !matches!(want, Want::Amount(_)));
+    let of_name = |name: &String| {
+        let mut all = Vec::new();
+        for resource in resources.iter().filter(|resource| resource.name == *name) {
+            all.extend(resource.set.iter().flat_map(|set| set.item.iter().cloned()));
+            let ranges = resource.ranges.iter().flat_map(|ranges| &ranges.range);
+            all.extend(ranges.flat_map(|range| range.begin..=range.end).map(|number| number.to_string()));
+        }
+        (environment::variable("RESOURCE", name), all.join(","))
+    };
+    told.map(|(name, _)| of_name(name)).collect()
 }
 
 /// What is run, byte for byte.

@@ -8,14 +8,15 @@ use serde_json::json;
 
 use super::framework::{BUSY_FOR, DENIED_FOR, Effect, Framework, HOLD, News, REVIVE_EVERY, UNREACHABLE_FOR};
 use super::task_info::Setting;
-use crate::backend::LaunchRequest;
+use super::{MesosBackend, MesosConfig};
+use crate::backend::{LaunchRequest, TaskBackend};
 use crate::core::container::{ContainerSpec, Health, HealthCheck, Probe, ProbePort, Protocol, Pull, Tmpfs, Volume};
-use crate::core::mesos::{Containerizer, Discovery, Limits, MesosSpec, Uri, Visibility};
+use crate::core::mesos::{Containerizer, Discovery, Limits, MesosSpec, Uri, Visibility, Want};
 use crate::core::model::{Exit, Placement, TaskId, TaskState};
 use crate::core::policy::{Command, PortSpec, Ready, TaskTemplate};
 use crate::mesos::wire::scheduler::{Accept, Call, Operation};
 use crate::mesos::wire::{
-    self, AgentId, AllocationInfo, Bytes, Offer, OfferId, Resource, StatusReason, TaskInfo, TaskStatus,
+    self, AgentId, AllocationInfo, Bytes, Offer, OfferId, Resource, StatusReason, TaskInfo, TaskStatus, ValueKind,
 };
 
 /// A framework with a clock that only the test moves.
@@ -106,6 +107,7 @@ fn setting() -> Setting {
         executor: "/bin/setpoint".to_owned(),
         executor_uri: None,
         executor_env: BTreeMap::new(),
+        gpus: false,
         mark: "mark".to_owned(),
         unreachable: UNREACHABLE_FOR,
     }
@@ -476,7 +478,14 @@ fn every_word_of_a_task_reaches_the_wire() {
         },
         mesos: MesosSpec {
             uris: vec![Uri { uri: text("http://f/x.tgz"), extract: Some(false), cache: true, ..Uri::default() }],
-            resources: [(text("gpus"), 1.0)].into(),
+            resources: [
+                (text("gpus"), Want::Amount(1.0)),
+                (text("nics"), Want::Items([text("eth1")].into())),
+                (text("slots"), Want::AnyItems { any: 2 }),
+                (text("vlans"), Want::Numbers([7, 9].into())),
+                (text("vx-lans"), Want::AnyNumbers { numbers: 2 }),
+            ]
+            .into(),
             limits: Limits { cpus: Some(2.0), memory: Some(128 << 20) },
             discovery: Some(Discovery {
                 visibility: Visibility::External,
@@ -492,7 +501,10 @@ fn every_word_of_a_task_reaches_the_wire() {
     let plenty = || {
         let scalars = [("cpus", 4.0), ("mem", 4096.0), ("disk", 4096.0), ("gpus", 2.0)];
         let scalars = scalars.map(|(name, amount)| Resource::scalar(name, amount));
-        scalars.into_iter().chain([Resource::ranges("ports", [(31_000, 31_005)])]).collect::<Vec<_>>()
+        let ranges = [("ports", 31_000, 31_005), ("vlans", 5, 20), ("vx-lans", 3, 4)];
+        let ranges = ranges.map(|(name, first, last)| Resource::ranges(name, [(first, last)]));
+        let sets = [("nics", ["eth0", "eth1"]), ("slots", ["a", "b"])].map(|(name, items)| set(name, &items));
+        scalars.into_iter().chain(ranges).chain(sets).collect::<Vec<_>>()
     };
     let info = |template: &TaskTemplate| {
         let mut bench = Bench::new();
@@ -547,9 +559,16 @@ fn every_word_of_a_task_reaches_the_wire() {
     let plain = info(&plain);
     assert_eq!((&plain["command"]["value"], &plain["container"]), (&"x".into(), &serde_json::Value::Null));
     let told = plain["command"]["environment"]["variables"].to_string();
-    for (name, value) in [("PORT_HTTP", "31001"), ("HOST", "0.0.0.0")] {
+    for (name, value) in
+        [("PORT_HTTP", "31001"), ("HOST", "0.0.0.0"), ("RESOURCE_NICS", "eth1"), ("RESOURCE_SLOTS", "a,b")]
+    {
         assert!(told.contains(&format!(r#"{{"name":"{name}","value":"{value}"}}"#)), "{name}: {told}");
     }
+}
+
+fn set(name: &str, items: &[&str]) -> Resource {
+    let item = items.iter().map(|item| text(item)).collect();
+    Resource { name: text(name), kind: ValueKind::Set, set: Some(wire::Set { item }), ..Resource::default() }
 }
 
 /// An entrypoint and a command are to Docker, by whichever executor, what they are to a Docker backend.
@@ -656,5 +675,52 @@ fn refusal(task: TaskTemplate) -> String {
         [] => String::new(),
         [News { exit: Some(Exit::NotStarted { reason }), .. }] => reason.to_string(),
         _ => panic!("{effects:?}"),
+    }
+}
+
+/// Agents with GPUs are offered to frameworks that ask for them, and are no place for other tasks unless somebody says so.
+#[tokio::test]
+async fn gpus_are_wanted_only_where_the_host_says_so() {
+    let config = |gpus| MesosConfig {
+        masters: Some("127.0.0.1:1".parse().unwrap()),
+        http: crate::mesos::HttpConfig::default(),
+        tls: false,
+        name: text("f"),
+        user: text("u"),
+        principal: None,
+        hostname: None,
+        webui_url: None,
+        checkpoint: true,
+        failover_timeout: Duration::from_secs(1),
+        state_dir: None,
+        setting: Setting { gpus, ..setting() },
+    };
+    let shown = |gpus| serde_json::to_string(&config(gpus).framework(None, Vec::new())).unwrap();
+    assert!(shown(true).contains("GPU_RESOURCES") && !shown(false).contains("GPU_RESOURCES"));
+
+    let mut task = (*template("x")).clone();
+    task.mesos.resources = [(text("gpus"), Want::Amount(1.0))].into();
+    let task = Arc::new(task);
+    for gpus in [false, true] {
+        let backend = MesosBackend::new(config(gpus));
+        let (updates, mut told) = tokio::sync::mpsc::channel(8);
+        let (recovering, launching) = (Arc::clone(&backend), Arc::clone(&backend));
+        // Nobody answers there, so neither of the two ends.
+        let recovery = tokio::spawn(async move { recovering.recover(Vec::new(), updates).await });
+        tokio::task::yield_now().await;
+        let request = request("p", "p.1", &task);
+        let launch = tokio::spawn(async move { launching.launch(vec![request]).await });
+        let update = tokio::time::timeout(Duration::from_millis(if gpus { 200 } else { 20_000 }), told.recv()).await;
+        match update {
+            Ok(Some(update)) => {
+                assert!(!gpus && update.state == TaskState::Gone, "{update:?}");
+                let Some(Exit::NotStarted { reason }) = update.exit else { panic!("{update:?}") };
+                assert!(reason.contains("`gpus = true` in `[mesos]`"), "{reason}");
+            }
+            Ok(None) => panic!("it has ended"),
+            Err(_) => assert!(gpus, "it waits for what cannot come"),
+        }
+        recovery.abort();
+        launch.abort();
     }
 }

@@ -446,7 +446,12 @@ pub(super) const CLASSES: &[Class] = &[
                 "What runs its image; `\"docker\"` unless given. Under `\"mesos\"` a command takes the place of the image's \
                  entrypoint.",
             ),
-            key("resources", "table<string, number>?", "Further resources such as `gpus`."),
+            key(
+                "resources",
+                "table<string, number|string[]|integer[]|setpoint.MesosResource>?",
+                "Further resources: so much of a scalar such as `gpus` (which needs `[mesos] gpus`), or items of a set, or numbers \
+                 of ranges, which the task sees as RESOURCE_<NAME>, with commas.",
+            ),
             key("limits", "setpoint.MesosLimits?", "What it may use beyond what it is given."),
             key("discovery", "setpoint.Discovery?", "How others find it."),
         ],
@@ -461,6 +466,11 @@ pub(super) const CLASSES: &[Class] = &[
             key("cache", "boolean?", "Whether the agent keeps it for the next task."),
             key("output", "string?", "Its name in the sandbox."),
         ],
+    },
+    Class {
+        name: "setpoint.MesosResource",
+        doc: "So many parts of a resource, whichever are free; one of the two.",
+        keys: &[key("any", "integer?", "Items of a set."), key("numbers", "integer?", "Numbers of ranges.")],
     },
     Class {
         name: "setpoint.MesosLimits",
