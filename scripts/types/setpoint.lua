@@ -44,12 +44,12 @@
 ---@field uuid_env? string A variable of the task's environment that gets its `uuid`.
 ---@field entrypoint? (string|string[]) In place of the image's entrypoint.
 ---@field pids? integer Most processes and threads of a container.
----@field network? string A network's name, or `"bridge"`, `"host"`, `"none"`.
----@field volumes? string[] `"source:/target"` or `"source:/target:ro"`: a path (relative ones start at the policy's folder) or a volume's name.
+---@field network? string A network's name, or `"bridge"`, `"host"`, `"none"`; without Docker on Mesos, a CNI network's.
+---@field volumes? string[] `"source:/target"` or `"source:/target:ro"`: a path (relative ones start at the policy's folder) or a volume's name. On Mesos paths are absolute, and only Docker's containers have named volumes.
 ---@field tmpfs? string[] Folders in memory: `"/path"` or `"/path:size=64m"`.
 ---@field health? (false|string|string[]|setpoint.Health) How its health is found out: a command that is run where it runs, or a table; false is none, also where the image has one.
----@field pull? ("missing"|"always"|"never") When the image is fetched; `"missing"` unless given.
----@field user? string User, or `user:group`, that the container, or a local or Mesos command, runs as; only root may choose another than its own.
+---@field pull? ("missing"|"always"|"never") When the image is fetched; `"missing"` unless given. On Mesos one of the first two.
+---@field user? string User, or `user:group`, that the container, or a local or Mesos command, runs as; only root may choose another than its own. A name alone on Mesos, but for Docker's containers.
 ---@field privileged? boolean Whether the container has every right on its machine.
 ---@field init? boolean Whether a small init takes signals and reaps processes in the container.
 ---@field parameters? string[] `"option=value"`: further options as `docker run` has them, for Mesos's Docker containerizer.
@@ -150,12 +150,12 @@
 ---@field uuid_env? string A variable of the task's environment that gets its `uuid`.
 ---@field entrypoint? (string|string[]) In place of the image's entrypoint.
 ---@field pids? integer Most processes and threads of a container.
----@field network? string A network's name, or `"bridge"`, `"host"`, `"none"`.
----@field volumes? string[] `"source:/target"` or `"source:/target:ro"`: a path (relative ones start at the policy's folder) or a volume's name.
+---@field network? string A network's name, or `"bridge"`, `"host"`, `"none"`; without Docker on Mesos, a CNI network's.
+---@field volumes? string[] `"source:/target"` or `"source:/target:ro"`: a path (relative ones start at the policy's folder) or a volume's name. On Mesos paths are absolute, and only Docker's containers have named volumes.
 ---@field tmpfs? string[] Folders in memory: `"/path"` or `"/path:size=64m"`.
 ---@field health? (false|string|string[]|setpoint.Health) How its health is found out: a command that is run where it runs, or a table; false is none, also where the image has one.
----@field pull? ("missing"|"always"|"never") When the image is fetched; `"missing"` unless given.
----@field user? string User, or `user:group`, that the container, or a local or Mesos command, runs as; only root may choose another than its own.
+---@field pull? ("missing"|"always"|"never") When the image is fetched; `"missing"` unless given. On Mesos one of the first two.
+---@field user? string User, or `user:group`, that the container, or a local or Mesos command, runs as; only root may choose another than its own. A name alone on Mesos, but for Docker's containers.
 ---@field privileged? boolean Whether the container has every right on its machine.
 ---@field init? boolean Whether a small init takes signals and reaps processes in the container.
 ---@field parameters? string[] `"option=value"`: further options as `docker run` has them, for Mesos's Docker containerizer.
@@ -208,8 +208,8 @@
 ---@field constraints? [string, string, (string|number|string[])?][] Where it may go: `{ "rack", "equal", "r1" }`; `not_equal`, `in`, `matches`, `unique`, `group_by`.
 ---@field place? ("pack"|"spread") On as few agents as will do, unless given, or on many.
 ---@field uris? (string|setpoint.Uri)[] What is fetched into its sandbox.
----@field containerizer? ("docker"|"mesos") What runs its image; `"docker"` unless given.
----@field resources? table<string, number> Further resources such as `gpus`.
+---@field containerizer? ("docker"|"mesos") What runs its image; `"docker"` unless given. Under `"mesos"` a command takes the place of the image's entrypoint.
+---@field resources? table<string, number|string[]|integer[]|setpoint.MesosResource> Further resources: so much of a scalar such as `gpus` (which needs `[mesos] gpus`), or items of a set, or numbers of ranges, which the task sees as RESOURCE_<NAME>, with commas.
 ---@field limits? setpoint.MesosLimits What it may use beyond what it is given.
 ---@field discovery? setpoint.Discovery How others find it.
 
@@ -220,6 +220,11 @@
 ---@field extract? boolean Whether an archive is unpacked; yes unless given.
 ---@field cache? boolean Whether the agent keeps it for the next task.
 ---@field output? string Its name in the sandbox.
+
+---So many parts of a resource, whichever are free; one of the two.
+---@class (exact) setpoint.MesosResource
+---@field any? integer Items of a set.
+---@field numbers? integer Numbers of ranges.
 
 ---What a task may use beyond what it is given.
 ---@class (exact) setpoint.MesosLimits

@@ -23,7 +23,7 @@ pub fn of_task(
     ports: &BTreeMap<String, u16>,
 ) -> BTreeMap<String, String> {
     let mut environment = template.env.clone();
-    environment.extend(ports.iter().map(|(name, port)| (port_variable(name), port.to_string())));
+    environment.extend(ports.iter().map(|(name, port)| (variable("PORT", name), port.to_string())));
     if let (Some(name), Some(uuid)) = (&template.uuid_env, id.uuid()) {
         environment.insert(name.clone(), uuid);
     }
@@ -32,10 +32,10 @@ pub fn of_task(
     environment
 }
 
-/// `PORT_<NAME>` for a port's name.
-fn port_variable(name: &str) -> String {
+/// `PORT_<NAME>` for a port's name, `RESOURCE_<NAME>` for a resource's.
+pub(super) fn variable(what: &str, name: &str) -> String {
     let upper = name.chars().map(|c| if c.is_ascii_alphanumeric() { c.to_ascii_uppercase() } else { '_' });
-    "PORT_".chars().chain(upper).collect()
+    what.chars().chain(['_']).chain(upper).collect()
 }
 
 #[cfg(test)]

@@ -40,6 +40,7 @@ pub(crate) fn backend(config: &HostConfig) -> Result<Backend, CliError> {
             executor: mesos.executor_path.clone().unwrap_or(own),
             executor_uri: mesos.executor_uri.clone(),
             executor_env: mesos.executor_env.clone(),
+            gpus: mesos.gpus,
             mark: "setpoint".to_owned(),
             unreachable: mesos.unreachable_timeout.unwrap_or(UNREACHABLE_FOR),
         },

@@ -67,6 +67,9 @@ pub const MESOS_TLS: Variable = variable("SETPOINT_MESOS_TLS", "`true`: ask Meso
 pub const MESOS_HOSTNAME: Variable = variable("SETPOINT_MESOS_HOSTNAME", "this machine's name, for Mesos's page");
 /// Where setpoint's page is, for Mesos's.
 pub const MESOS_WEBUI_URL: Variable = variable("SETPOINT_MESOS_WEBUI_URL", "where setpoint's page is, for Mesos's");
+/// Whether offers of agents that have GPUs are taken.
+pub const MESOS_GPUS: Variable =
+    variable("SETPOINT_MESOS_GPUS", "`true`: offers of Mesos agents that have GPUs are taken, too");
 /// Whether tasks survive a restart of their agent.
 pub const MESOS_CHECKPOINT: Variable =
     variable("SETPOINT_MESOS_CHECKPOINT", "`false`: tasks do not survive a restart of their agent");
@@ -84,7 +87,7 @@ pub const MESOS_EXECUTOR_URI: Variable =
     variable("SETPOINT_MESOS_EXECUTOR_URI", "where Mesos's agents fetch our executor from");
 
 /// Every variable that setpoint reads.
-pub const VARIABLES: [Variable; 25] = [
+pub const VARIABLES: [Variable; 26] = [
     LISTEN,
     STATE_DIR,
     CONFIG,
@@ -105,6 +108,7 @@ pub const VARIABLES: [Variable; 25] = [
     MESOS_TLS,
     MESOS_HOSTNAME,
     MESOS_WEBUI_URL,
+    MESOS_GPUS,
     MESOS_CHECKPOINT,
     MESOS_FAILOVER_TIMEOUT,
     MESOS_UNREACHABLE_TIMEOUT,
@@ -154,6 +158,7 @@ pub fn read(vars: &BTreeMap<String, String>) -> Environment {
         mesos_tls: reader.get(MESOS_TLS, boolean),
         mesos_hostname: reader.get(MESOS_HOSTNAME, |text| Ok(text.to_owned())),
         mesos_webui_url: reader.get(MESOS_WEBUI_URL, |text| Ok(text.to_owned())),
+        mesos_gpus: reader.get(MESOS_GPUS, boolean),
         mesos_checkpoint: reader.get(MESOS_CHECKPOINT, boolean),
         mesos_failover_timeout: reader.get(MESOS_FAILOVER_TIMEOUT, duration),
         mesos_unreachable_timeout: reader.get(MESOS_UNREACHABLE_TIMEOUT, duration),
@@ -242,6 +247,7 @@ mod tests {
             ("SETPOINT_MESOS_TLS", "1"),
             ("SETPOINT_MESOS_HOSTNAME", "h"),
             ("SETPOINT_MESOS_WEBUI_URL", "http://h:8080"),
+            ("SETPOINT_MESOS_GPUS", "yes"),
             ("SETPOINT_MESOS_CHECKPOINT", "no"),
             ("SETPOINT_MESOS_FAILOVER_TIMEOUT", "1d"),
             ("SETPOINT_MESOS_UNREACHABLE_TIMEOUT", "5s"),
@@ -251,7 +257,7 @@ mod tests {
         assert_eq!((read.problems, read.warnings), (vec![], vec![]));
         let set = read.settings;
         let is = |setting: &Option<Setting<bool>>| setting.as_ref().unwrap().value;
-        assert_eq!((is(&set.mesos_tls), is(&set.mesos_checkpoint)), (true, false));
+        assert_eq!((is(&set.mesos_tls), is(&set.mesos_gpus), is(&set.mesos_checkpoint)), (true, true, false));
         let lasts = |setting: &Option<Setting<Duration>>| setting.as_ref().unwrap().value.as_secs();
         assert_eq!((lasts(&set.mesos_failover_timeout), lasts(&set.mesos_unreachable_timeout)), (86_400, 5));
         let texts = [set.mesos_hostname, set.mesos_webui_url, set.mesos_executor_path, set.mesos_executor_uri];

@@ -47,6 +47,8 @@ pub struct MesosConfig {
     pub hostname: Option<String>,
     /// Where our page is, for the cluster's.
     pub webui_url: Option<String>,
+    /// Whether agents with GPUs are offered.
+    pub gpus: bool,
     /// Whether tasks survive a restart of their agent.
     pub checkpoint: bool,
     /// How long the cluster keeps the tasks of a host that is away.
@@ -74,6 +76,7 @@ pub(super) fn read(document: &mut Document<'_>, table: &DeTable<'_>, base: &Path
     settings.mesos_name = section.get("name", text);
     settings.mesos_hostname = section.get("hostname", text);
     settings.mesos_webui_url = section.get("webui_url", text);
+    settings.mesos_gpus = section.get("gpus", boolean);
     settings.mesos_checkpoint = section.get("checkpoint", boolean);
     settings.mesos_failover_timeout = section.get("failover_timeout", duration);
     settings.mesos_unreachable_timeout = section.get("unreachable_timeout", duration);
@@ -126,6 +129,7 @@ pub(super) fn build(settings: &Settings, vars: &BTreeMap<String, String>, proble
         name: value(settings.mesos_name),
         hostname: value(settings.mesos_hostname),
         webui_url: value(settings.mesos_webui_url),
+        gpus: value(settings.mesos_gpus).unwrap_or(false),
         checkpoint: value(settings.mesos_checkpoint).unwrap_or(true),
         failover_timeout: value(settings.mesos_failover_timeout),
         unreachable_timeout: value(settings.mesos_unreachable_timeout),

@@ -249,6 +249,8 @@ settings! {
     mesos_hostname = "mesos.hostname": String,
     /// Where our page is, for the cluster's.
     mesos_webui_url = "mesos.webui_url": String,
+    /// Whether agents with GPUs are offered.
+    mesos_gpus = "mesos.gpus": bool,
     /// Whether tasks survive a restart of their agent.
     mesos_checkpoint = "mesos.checkpoint": bool,
     /// How long the cluster keeps the tasks of a host that is away.

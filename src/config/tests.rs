@@ -58,6 +58,9 @@ keep = 5
 [http]
 token = { env = "MY_TOKEN" }
 hosts = ["scale.example.org"]
+
+[mesos]
+gpus = true
 "#;
 
 fn load_text(text: &str, flags: Settings, vars: &[(&str, &str)]) -> Result<HostConfig, String> {
@@ -104,6 +107,7 @@ fn every_key_of_the_file_arrives() {
     assert_eq!(config.token.as_ref().map(Token::reveal), Some("abc"));
     assert_eq!(format!("{:?}", config.token), "Some(Token(…))");
     assert_eq!(config.hosts, ["scale.example.org"]);
+    assert!(config.mesos.gpus);
     assert_eq!(config.warnings, []);
 }
 
@@ -132,6 +136,7 @@ fn nothing_at_all_gives_the_defaults() {
     assert_eq!(config.limits, Limits::default());
     assert_eq!(config.permissions, Permissions::default());
     assert_eq!((config.state_dir, config.token, config.budget), (None, None, None));
+    assert!(!config.mesos.gpus);
     assert!(config.origins.is_empty());
 
     let flags =

@@ -5,11 +5,16 @@
 //!
 //! [`TaskTemplate`]: super::policy::TaskTemplate
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
+use super::container::Pull;
 use super::offers::{Constraint, Packing};
+use super::policy::TaskTemplate;
+
+/// The executor of ours, by the word that policies use.
+pub const OURS: &str = "setpoint";
 
 /// The Mesos words of a workload: `workload.mesos`.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -27,12 +32,34 @@ pub struct MesosSpec {
     pub uris: Vec<Uri>,
     /// Which containerizer runs its image.
     pub containerizer: Containerizer,
-    /// Further scalar resources, `gpus` for one, by their names.
-    pub resources: BTreeMap<String, f64>,
+    /// Further resources, `gpus` for one, by their names.
+    pub resources: BTreeMap<String, Want>,
     /// What it may use beyond what it is given, where the cluster has limits.
     pub limits: Limits,
     /// How others find it.
     pub discovery: Option<Discovery>,
+}
+
+/// What a task wants of one resource. It is saved as policies write it, so its shape tells what it is.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum Want {
+    /// So much of a scalar.
+    Amount(f64),
+    /// These numbers of ranges.
+    Numbers(BTreeSet<u64>),
+    /// Any numbers of ranges.
+    AnyNumbers {
+        /// How many.
+        numbers: u32,
+    },
+    /// These items of a set.
+    Items(BTreeSet<String>),
+    /// Any items of a set.
+    AnyItems {
+        /// How many.
+        any: u32,
+    },
 }
 
 /// A file or an archive that is fetched into the sandbox.
@@ -98,4 +125,50 @@ pub enum Visibility {
     Cluster,
     /// Everybody.
     External,
+}
+
+/// Whether an agent's Docker containerizer runs it, or our executor on the agent's engine.
+#[must_use]
+pub fn by_docker(task: &TaskTemplate) -> bool {
+    task.image.is_some() && task.mesos.containerizer == Containerizer::Docker
+}
+
+/// What a task says that no Mesos cluster can do: each word, and what is wrong with it.
+#[must_use]
+pub fn problems(task: &TaskTemplate) -> Vec<(&'static str, String)> {
+    let spec = &task.container;
+    let by_docker = by_docker(task);
+    let mut problems = Vec::new();
+    if task.image.is_some() && spec.pull == Pull::Never {
+        problems.push(("pull", "expected \"missing\" or \"always\" on Mesos, got \"never\"".to_owned()));
+    }
+    if let Some(user) = spec.user.as_ref().filter(|_| !by_docker)
+        && (user.contains(':') || user.chars().all(|c| c.is_ascii_digit()))
+    {
+        let problem = format!("expected a user's name alone, by which agents look it up, got \"{user}\"");
+        problems.push(("user", problem));
+    }
+    if task.image.is_none() && task.executor.as_deref() == Some(OURS) {
+        let elsewhere =
+            "is for the cluster's own executors, while executor = \"setpoint\" runs commands without a container";
+        if !spec.volumes.is_empty() {
+            problems.push(("volumes", elsewhere.to_owned()));
+        }
+        if let Some(network) = spec.network.as_ref().filter(|network| !network.eq_ignore_ascii_case("host")) {
+            problems.push(("network", format!("\"{network}\" {elsewhere}")));
+        }
+    } else if !by_docker && spec.network.as_ref().is_some_and(|network| network.eq_ignore_ascii_case("none")) {
+        let problem = "expected a network's name or \"host\", got \"none\", which only Docker has";
+        problems.push(("network", problem.to_owned()));
+    }
+    for source in spec.volumes.iter().map(|volume| &volume.source).filter(|source| !source.starts_with('/')) {
+        let is_name = !source.contains('/') && !source.starts_with('.');
+        let problem = match (by_docker, is_name) {
+            (true, true) => continue,
+            (true, false) => format!("expected an absolute path or a volume's name on Mesos, got \"{source}\""),
+            (false, _) => format!("expected an absolute path without Docker, got \"{source}\""),
+        };
+        problems.push(("volumes", problem));
+    }
+    problems
 }

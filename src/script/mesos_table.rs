@@ -1,9 +1,13 @@
 //! The words of a task on a Mesos cluster: what `core::mesos` holds, read from `workload.mesos`.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use mlua::{Table, Value};
 
-use crate::core::mesos::{Containerizer, Discovery, Limits, MesosSpec, Uri, Visibility};
+use crate::core::container::Health;
+use crate::core::mesos::{Containerizer, Discovery, Limits, MesosSpec, Uri, Visibility, Want, problems};
 use crate::core::offers::{Constraint, Packing, Pattern, Rule};
+use crate::core::policy::TaskTemplate;
 
 use super::checker::{Findings, Node, items, text_list};
 use super::convert::{describe, did_you_mean, finite, quote, whole};
@@ -13,6 +17,15 @@ pub(super) const MESOS_FIELDS: &[&str] =
     &["role", "priority", "constraints", "place", "uris", "containerizer", "resources", "limits", "discovery"];
 
 const RULES: &[&str] = &["equal", "not_equal", "in", "matches", "unique", "group_by"];
+
+/// Words of a task that only Docker has something for.
+const OF_DOCKER: &[&str] = &["privileged", "parameters", "pids", "tmpfs", "init"];
+
+/// Words of a task that are about its image.
+const OF_IMAGES: &[&str] = &["entrypoint", "pull"];
+
+/// The greatest whole number that every smaller one stands beside.
+const MOST_NUMBER: f64 = 9_007_199_254_740_991.0;
 
 /// Reads `workload.mesos`, over what is already known of it.
 pub(super) fn mesos(node: &Node<'_>, base: MesosSpec, found: &mut Findings) -> MesosSpec {
@@ -38,7 +51,7 @@ pub(super) fn mesos(node: &Node<'_>, base: MesosSpec, found: &mut Findings) -> M
     let containerizers = [("docker", Containerizer::Docker), ("mesos", Containerizer::Mesos)];
     spec.containerizer = node.word("containerizer", &containerizers, found).unwrap_or(spec.containerizer);
     if let Some(resources) = node.table("resources", found) {
-        spec.resources = amounts(&resources, &node.at("resources"), found);
+        spec.resources = wants(&resources, &node.at("resources"), found);
     }
     if let Some(table) = node.table("limits", found) {
         let limits = Node::new(&table, &node.at("limits"), &["cpus", "memory"], found);
@@ -148,22 +161,73 @@ fn uri(value: &Value, path: &str, found: &mut Findings) -> Option<Uri> {
     Some(uri)
 }
 
-fn amounts(table: &Table, path: &str, found: &mut Findings) -> std::collections::BTreeMap<String, f64> {
-    let mut amounts = std::collections::BTreeMap::new();
+fn wants(table: &Table, path: &str, found: &mut Findings) -> BTreeMap<String, Want> {
+    let mut wants = BTreeMap::new();
     for pair in table.pairs::<Value, Value>().take(64) {
         let Some((Value::String(name), value)) = found.take(path, pair) else {
             found.problem(path, "expected names of resources as keys");
-            return amounts;
+            return wants;
         };
         let name = name.to_string_lossy();
-        let taken = matches!(name.as_str(), "cpus" | "mem" | "disk" | "ports");
-        match finite(&value, &name) {
-            _ if taken => found.problem(&format!("{path}.{name}"), "has a word of its own in `workload`"),
-            Ok(amount) if 0.0 < amount => drop(amounts.insert(name, amount)),
-            _ => found.problem(&format!("{path}.{name}"), format!("expected more than 0, got {}", describe(&value))),
+        let at = format!("{path}.{name}");
+        if matches!(name.as_str(), "cpus" | "mem" | "disk" | "ports") {
+            found.problem(&at, "has a word of its own in `workload`");
+        } else if let Some(want) = want(&name, &value, &at, found) {
+            wants.insert(name, want);
         }
     }
-    amounts
+    wants
+}
+
+/// An amount, `{ "eth0", "eth1" }`, `{ 7, 8 }`, `{ any = 2 }` or `{ numbers = 2 }`.
+fn want(name: &str, value: &Value, at: &str, found: &mut Findings) -> Option<Want> {
+    let amount = match value {
+        Value::Table(table) if name != "gpus" => return listed(table, at, found),
+        Value::Integer(_) | Value::Number(_) => finite(value, name).ok(),
+        _ => None,
+    };
+    let amount = amount.filter(|amount| 0.0 < *amount && (name != "gpus" || amount.fract() == 0.0));
+    if amount.is_none() {
+        let expected = match (name, value) {
+            ("gpus", _) => "a whole number of more than 0",
+            (_, Value::Integer(_) | Value::Number(_)) => "more than 0",
+            _ => "an amount, a list of items or numbers, or how many such as { any = 2 }",
+        };
+        found.problem(at, format!("expected {expected}, got {}", describe(value)));
+    }
+    amount.map(Want::Amount)
+}
+
+fn listed(table: &Table, at: &str, found: &mut Findings) -> Option<Want> {
+    if table.raw_len() == 0 {
+        let node = Node::new(table, at, &["any", "numbers"], found);
+        let (any, numbers) = (node.whole("any", 1..=1_000, found), node.whole("numbers", 1..=1_000, found));
+        return match (any, numbers) {
+            (Some(any), None) => Some(Want::AnyItems { any }),
+            (None, Some(numbers)) => Some(Want::AnyNumbers { numbers }),
+            _ if node.has("any") != node.has("numbers") => None,
+            _ => {
+                found.problem(at, "expected how many items, { any = 2 }, or how many numbers, { numbers = 2 }");
+                None
+            }
+        };
+    }
+    let list = items(table, at, found)?;
+    if list.iter().all(|item| matches!(item, Value::String(_))) {
+        return Some(Want::Items(text_list(table, at, found)?.into_iter().collect()));
+    }
+    let number = |item: &Value| match item {
+        Value::Integer(_) | Value::Number(_) => {
+            let number = finite(item, "").ok().filter(|number| number.fract() == 0.0);
+            number.filter(|number| (0.0..=MOST_NUMBER).contains(number)).map(|number| number as u64)
+        }
+        _ => None,
+    };
+    let numbers: Option<BTreeSet<u64>> = list.iter().map(number).collect();
+    if numbers.is_none() {
+        found.problem(at, "expected items as text, or whole numbers of at least 0, got a list of something else");
+    }
+    numbers.map(Want::Numbers)
 }
 
 fn discovery(table: &Table, path: &str, found: &mut Findings) -> Discovery {
@@ -176,5 +240,31 @@ fn discovery(table: &Table, path: &str, found: &mut Findings) -> Discovery {
         environment: node.text("environment", found),
         location: node.text("location", found),
         version: node.text("version", found),
+    }
+}
+
+/// Warns of what means nothing to a cluster, and tells of what it could only fail at.
+pub(super) fn misfits(node: &Node<'_>, task: &TaskTemplate, backend: &str, found: &mut Findings) {
+    if backend != "mesos" {
+        return;
+    }
+    let (words, what) = match (&task.image, task.mesos.containerizer) {
+        (None, _) => (&[OF_DOCKER, OF_IMAGES][..], "the backend \"mesos\" without an image"),
+        (Some(_), Containerizer::Mesos) => (&[OF_DOCKER][..], "Mesos's own containerizer"),
+        (Some(_), Containerizer::Docker) => (&[][..], ""),
+    };
+    for word in words.iter().copied().flatten().filter(|word| node.has(word)) {
+        found.warn(format!("{} means nothing to {what}", node.at(word)));
+    }
+    if !words.is_empty() && task.image.is_some() && task.container.health == Some(Health::Off) {
+        found.warn(format!("{} = false means nothing to {what}", node.at("health")));
+    }
+    impossible(task, "workload", found);
+}
+
+/// Tells of what a cluster could only fail at.
+pub(super) fn impossible(task: &TaskTemplate, path: &str, found: &mut Findings) {
+    for (word, problem) in problems(task) {
+        found.problem(&format!("{path}.{word}"), problem);
     }
 }

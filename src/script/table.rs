@@ -18,6 +18,7 @@ use super::checker::{Findings, Node};
 use super::control_table::control;
 use super::convert::{describe, did_you_mean, quote};
 use super::health_table;
+use super::mesos_table;
 use super::shadow::misnamed;
 use super::task_table::{TASK_FIELDS, command, task, unused};
 
@@ -104,6 +105,11 @@ pub(super) fn policy(table: &Table, backends: &Backends<'_>, found: &mut Finding
     if let Some(workload) = &workload {
         launching(workload, &warmer, &cooler, found);
         choosing(workload, &functions, found);
+        for (path, actuator) in [("warmer", &warmer), ("cooler", &cooler)] {
+            if let (Actuator::Task(task), "mesos") = (actuator, workload.backend.as_str()) {
+                mesos_table::impossible(task, path, found);
+            }
+        }
     }
     needs(&node, &control.law, &functions, &target, found);
     let shadow = node.text("shadow", found);
@@ -306,6 +312,7 @@ fn workload(
     let ends = [("stop", OnEnd::Stop), ("keep", OnEnd::Keep)];
     let template = task(&node, TaskTemplate::default(), found);
     health_table::unused(&template, &backend, found);
+    mesos_table::misfits(&node, &template, &backend, found);
     Workload {
         kind: node.word("kind", &[("service", Kind::Service), ("jobs", Kind::Jobs)], found).unwrap_or_default(),
         effect: node.word("effect", &[("cools", Effect::Cools), ("heats", Effect::Heats)], found).unwrap_or_default(),

@@ -7,6 +7,7 @@ use std::time::{Duration, SystemTime};
 
 use setpoint::core::decision::{Bounds, Scripted};
 use setpoint::core::intent::Intent;
+use setpoint::core::mesos::Want;
 use setpoint::core::model::{Placement, Point, PolicyName, Sample, TaskId, TaskState, TaskStats};
 use setpoint::core::policy::{
     Actuator, Command, Confirm, Control, Gains, LawSpec, OnMissing, Ready, Side, StepLimit, StepTier, Target,
@@ -394,6 +395,107 @@ async fn tables_that_mean_nothing_are_refused() {
     missing.source = None;
     let Err(errors) = bench.host.load(missing).await else { panic!("loaded") };
     assert_eq!(errors[0].kind, ScriptErrorKind::Io);
+}
+
+/// A workload on Mesos, and what loading it comes to.
+async fn on_mesos(bench: &Bench, words: &str, fields: &str) -> Result<(Vec<String>, LoadedPolicy), String> {
+    let source = format!(
+        "return {{ workload = {{ backend = 'mesos', max = 1, {words} }}, control = {{ law = 'decide' }}, \
+         decide = function() return {{ desired = 1 }} end, {fields} }}"
+    );
+    let mut request = bench.request(&source);
+    request.backends.push("mesos".to_owned());
+    match bench.host.load(request).await {
+        Ok(LoadedFile { warnings, content: Content::Policy(policy), .. }) => Ok((warnings, policy)),
+        Ok(_) => panic!("a fleet"),
+        Err(errors) => Err(reports(&errors)),
+    }
+}
+
+#[tokio::test]
+async fn words_that_a_mesos_cluster_could_only_fail_at_are_refused() {
+    let bench = Bench::new();
+    let own = "mesos = { containerizer = 'mesos' }";
+    for (words, expected) in [
+        ("command = 'x', user = 'etl:data'", "workload.user: expected a user's name alone, by which agents look it up"),
+        ("command = 'x', user = '1000'", "got \"1000\""),
+        (&format!("image = 'i', user = 'a:b', {own}"), "workload.user: expected a user's name alone"),
+        ("image = 'i', pull = 'never'", "workload.pull: expected \"missing\" or \"always\" on Mesos, got \"never\""),
+        (
+            "image = 'i', volumes = { './x:/y' }",
+            "workload.volumes: expected an absolute path or a volume's name on Mesos",
+        ),
+        (&format!("image = 'i', volumes = {{ 'cache:/y' }}, {own}"), "expected an absolute path without Docker"),
+        ("command = 'x', volumes = { 'cache:/y' }", "expected an absolute path without Docker, got \"cache\""),
+        ("command = 'x', network = 'none'", "workload.network: expected a network's name or \"host\""),
+        ("command = 'x', executor = 'setpoint', volumes = { '/x:/y' }", "workload.volumes: is for the cluster's own"),
+        ("command = 'x', executor = 'setpoint', network = 'n'", "workload.network: \"n\" is for the cluster's own"),
+        ("command = 'x', mesos = { resources = { gpus = 0.5 } }", "gpus: expected a whole number of more than 0"),
+        ("command = 'x', mesos = { resources = { gpus = { any = 1 } } }", "gpus: expected a whole number"),
+        ("command = 'x', mesos = { resources = { nics = { 'eth0', 7 } } }", "nics: expected items as text, or whole"),
+        ("command = 'x', mesos = { resources = { nics = {} } }", "nics: expected how many items, { any = 2 }, or"),
+        ("command = 'x', mesos = { resources = { nics = { any = 0 } } }", "nics.any: expected a whole number from 1"),
+        ("command = 'x', mesos = { resources = { nics = 'eth0' } }", "nics: expected an amount, a list of items"),
+        ("command = 'x', mesos = { resources = { cpus = 1 } }", "cpus: has a word of its own in `workload`"),
+    ] {
+        let Err(report) = on_mesos(&bench, words, "").await else { panic!("loaded: {words}") };
+        assert!(report.contains(expected), "{words}\n--- expected {expected}\n--- got {report}");
+    }
+    let warmer = "warmer = { command = 'x', user = '7' }, metric = function() end, target = 1";
+    let Err(report) = on_mesos(&bench, "command = 'x'", warmer).await else { panic!("loaded: {warmer}") };
+    assert!(report.contains("warmer.user: expected a user's name alone"), "{report}");
+}
+
+#[tokio::test]
+async fn words_that_mean_nothing_to_a_mesos_cluster_are_warned_of() {
+    let bench = Bench::new();
+    let docker = "privileged = true, parameters = { 'a=b' }, pids = 1, tmpfs = { '/t' }, init = true";
+    let words = ["privileged", "parameters", "pids", "tmpfs", "init"];
+    let nothing = |words: &[&str], what: &str| {
+        let warning = |word: &&str| format!("workload.{word} means nothing to {what}");
+        words.iter().map(warning).collect::<Vec<_>>()
+    };
+    let both = [&words[..], &["entrypoint", "pull"]].concat();
+    let user = "user = '7:7', volumes = { 'cache:/c', '/a:/b' }, entrypoint = 'e', pull = 'always', network = 'none'";
+    for (said, expected) in [
+        (
+            format!("command = 'x', {docker}, entrypoint = 'e', pull = 'never'"),
+            nothing(&both, "the backend \"mesos\" without an image"),
+        ),
+        (
+            format!("image = 'i', {docker}, entrypoint = 'e', health = false, mesos = {{ containerizer = 'mesos' }}"),
+            nothing(&[&words[..], &["health = false"]].concat(), "Mesos's own containerizer"),
+        ),
+        (format!("image = 'i', {docker}, {user}, health = false"), Vec::new()),
+        ("command = 'x', user = 'etl', network = 'cni', volumes = { '/a:/b:ro' }".to_owned(), Vec::new()),
+        ("command = 'x', executor = 'setpoint', network = 'host'".to_owned(), Vec::new()),
+    ] {
+        let (warnings, _) = on_mesos(&bench, &said, "").await.unwrap();
+        assert_eq!(warnings, expected, "{said}");
+    }
+}
+
+#[tokio::test]
+async fn items_and_numbers_of_a_mesos_agent_can_be_asked_for() {
+    let resources =
+        "a = 1.5, gpus = 2, items = { 'x', 'y' }, some = { any = 2 }, numbers = { 7, 8 }, few = { numbers = 3 }";
+    let words = format!("command = 'x', mesos = {{ resources = {{ {resources} }} }}");
+    let (_, policy) = on_mesos(&Bench::new(), &words, "").await.unwrap();
+    let wants = policy.spec.workload.template.mesos.resources.clone();
+    let expected: BTreeMap<String, Want> = [
+        ("a", Want::Amount(1.5)),
+        ("gpus", Want::Amount(2.0)),
+        ("items", Want::Items(["x", "y"].map(str::to_owned).into())),
+        ("some", Want::AnyItems { any: 2 }),
+        ("numbers", Want::Numbers([7, 8].into())),
+        ("few", Want::AnyNumbers { numbers: 3 }),
+    ]
+    .map(|(name, want)| (name.to_owned(), want))
+    .into();
+    assert_eq!(wants, expected);
+    // As it is kept with the tasks, over a restart.
+    let saved = serde_json::to_string(&wants).unwrap();
+    assert_eq!(serde_json::from_str::<BTreeMap<String, Want>>(&saved).unwrap(), expected, "{saved}");
 }
 
 #[tokio::test]

@@ -372,7 +372,7 @@ impl Framework {
             if self.tasks.contains_key(&request.id) {
                 continue;
             }
-            if let Err(reason) = task_info::check(&request.template) {
+            if let Err(reason) = task_info::check(&self.setting, &request.template) {
                 let exit = Exit::NotStarted { reason: reason.into() };
                 self.tell_gone(now, request.id, exit, None, None);
                 continue;

@@ -87,12 +87,13 @@ pub struct MesosConfig {
 
 impl MesosConfig {
     fn framework(&self, id: Option<String>, roles: Vec<String>) -> FrameworkInfo {
-        let capabilities = [
+        let mut capabilities = vec![
             CapabilityKind::MultiRole,
             CapabilityKind::PartitionAware,
             CapabilityKind::TaskKillingState,
             CapabilityKind::ReservationRefinement,
         ];
+        capabilities.extend(self.setting.gpus.then_some(CapabilityKind::GpuResources));
         FrameworkInfo {
             user: self.user.clone(),
             name: self.name.clone(),

@@ -2,13 +2,13 @@
 //!
 //! Commands go over as they are: nothing in them is looked at or filled in.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use crate::backend::LaunchRequest;
 use crate::backend::environment;
 use crate::core::container::{Health, Probe, Pull};
-use crate::core::mesos::{Containerizer, Discovery, Visibility};
+use crate::core::mesos::{self, Containerizer, Discovery, OURS, Visibility, Want, by_docker};
 use crate::core::offers::{self, Milli, Need, Needs, Pick};
 use crate::core::policy::{Command, PortSpec, TaskTemplate};
 use crate::mesos::wire::{
@@ -19,9 +19,6 @@ use crate::mesos::wire::{
 };
 
 use super::offer;
-
-/// The executor of ours, by the word that policies use.
-pub(super) const OURS: &str = "setpoint";
 
 /// What one of our executors takes for itself.
 const EXECUTOR_CPUS: f64 = 0.01;
@@ -45,6 +42,8 @@ pub struct Setting {
     pub executor_uri: Option<String>,
     /// The environment of our executors: `DOCKER_HOST` and the like.
     pub executor_env: BTreeMap<String, String>,
+    /// Whether agents with GPUs are wanted; Mesos shows them to no others, and their other resources are then used, too.
+    pub gpus: bool,
     /// What marks the tasks as this host's.
     pub mark: String,
     /// How long tasks whose agent the cluster cannot reach are waited for before others take their place.
@@ -63,8 +62,7 @@ pub(super) fn executor_of(template: &TaskTemplate, role: &str) -> Option<offers:
 
 /// Whom the agent runs a task as. The user of a Docker container is for its engine to know.
 fn user(template: &TaskTemplate) -> Option<&String> {
-    let by_docker = template.image.is_some() && template.mesos.containerizer == Containerizer::Docker;
-    template.container.user.as_ref().filter(|_| !by_docker)
+    template.container.user.as_ref().filter(|_| !by_docker(template))
 }
 
 /// Where a task goes.
@@ -75,8 +73,8 @@ pub(super) struct Place<'a> {
     pub(super) launch: &'a offers::Launch,
 }
 
-/// Whether this backend can run it at all.
-pub(super) fn check(template: &TaskTemplate) -> Result<(), String> {
+/// Whether this host's backend can run it at all.
+pub(super) fn check(setting: &Setting, template: &TaskTemplate) -> Result<(), String> {
     match template.executor.as_deref() {
         None | Some(OURS | "default") => {}
         Some(other) => {
@@ -94,7 +92,15 @@ pub(super) fn check(template: &TaskTemplate) -> Result<(), String> {
     {
         return Err("our executor runs images on Docker; leave `executor` out for Mesos's own containerizer".to_owned());
     }
-    Ok(())
+    if !setting.gpus && template.mesos.resources.contains_key("gpus") {
+        return Err(
+            "it wants `gpus`, and agents that have them are offered only with `gpus = true` in `[mesos]`".to_owned()
+        );
+    }
+    match mesos::problems(template).first() {
+        Some((word, problem)) => Err(format!("{word}: {problem}")),
+        None => Ok(()),
+    }
 }
 
 /// What a task needs.
@@ -106,7 +112,7 @@ pub(super) fn needs(template: &TaskTemplate) -> Needs {
     if let Some(disk) = template.disk {
         needs.push(scalar("disk", disk as f64 / MEGABYTE));
     }
-    needs.extend(template.mesos.resources.iter().map(|(name, amount)| scalar(name, *amount)));
+    needs.extend(template.mesos.resources.iter().map(|(name, want)| (name.clone(), need(want))));
     if !template.ports.is_empty() {
         let picks = template.ports.iter().map(|port| match port.outside {
             None => Pick::Any,
@@ -120,6 +126,16 @@ pub(super) fn needs(template: &TaskTemplate) -> Needs {
 
 fn scalar(name: &str, amount: f64) -> (String, Need) {
     (name.to_owned(), Need::Scalar(Milli::of(amount)))
+}
+
+fn need(want: &Want) -> Need {
+    match want {
+        Want::Amount(amount) => Need::Scalar(Milli::of(*amount)),
+        Want::Numbers(numbers) => Need::Numbers(numbers.iter().copied().map(Pick::Exact).collect()),
+        Want::AnyNumbers { numbers } => Need::Numbers(vec![Pick::Any; *numbers as usize]),
+        Want::Items(items) => Need::Items { named: items.clone(), any: 0 },
+        Want::AnyItems { any } => Need::Items { named: BTreeSet::new(), any: *any },
+    }
 }
 
 /// The ports that a task got, by their names.
@@ -174,7 +190,7 @@ pub(super) fn task(
     labels.insert("setpoint.policy".to_owned(), request.policy.to_string());
     labels.insert("setpoint.mark".to_owned(), setting.mark.clone());
     let parts = TaskInfo {
-        command: Some(command(request, place.host, ports)),
+        command: Some(command(request, place, ports)),
         container: container(template, ports),
         health_check: health(template, ports),
         ..TaskInfo::default()
@@ -208,25 +224,56 @@ fn limits(template: &TaskTemplate) -> BTreeMap<String, Scalar> {
     cpus.into_iter().chain(memory).collect()
 }
 
-fn command(request: &LaunchRequest, host: &str, ports: &BTreeMap<String, u16>) -> CommandInfo {
+fn command(request: &LaunchRequest, place: &Place<'_>, ports: &BTreeMap<String, u16>) -> CommandInfo {
     let template = &*request.template;
     // What it is told is where it is to listen, as on every backend.
     let mut variables = environment::of_task(&request.id, &request.policy, template, &listening(template, ports));
-    variables.insert("HOST".to_owned(), host.to_owned());
-    let base = match &template.command {
-        Some(Command::Shell(line)) => CommandInfo::shell(line.clone()),
-        Some(Command::Argv(argv)) if template.image.is_none() => CommandInfo::argv(argv.clone()),
-        // In a container the arguments follow the image's entrypoint; without a value there is no other program.
-        Some(Command::Argv(argv)) => {
-            CommandInfo { shell: Some(false), arguments: argv.clone(), ..CommandInfo::default() }
-        }
-        None => CommandInfo { shell: Some(false), ..CommandInfo::default() },
-    };
+    variables.entry("HOST".to_owned()).or_insert_with(|| place.host.to_owned());
+    variables.extend(granted(template, &offer::resources(place.offers, &place.launch.pieces)));
     CommandInfo {
         uris: uris(template).collect(),
         environment: Some(variables.into_iter().collect()),
         user: user(template).cloned(),
-        ..base
+        ..program(template)
+    }
+}
+
+/// The items and numbers that a task got, as `RESOURCE_<NAME>`: `eth0,eth1`.
+fn granted(template: &TaskTemplate, resources: &[wire::Resource]) -> BTreeMap<String, String> {
+    let told = template.mesos.resources.iter().filter(|(_, want)| !matches!(want, Want::Amount(_)));
+    let of_name = |name: &String| {
+        let mut all = Vec::new();
+        for resource in resources.iter().filter(|resource| resource.name == *name) {
+            all.extend(resource.set.iter().flat_map(|set| set.item.iter().cloned()));
+            let ranges = resource.ranges.iter().flat_map(|ranges| &ranges.range);
+            all.extend(ranges.flat_map(|range| range.begin..=range.end).map(|number| number.to_string()));
+        }
+        (environment::variable("RESOURCE", name), all.join(","))
+    };
+    told.map(|(name, _)| of_name(name)).collect()
+}
+
+/// What is run, byte for byte.
+///
+/// Docker's arguments follow the entrypoint, the image's or the one whose first word is an option of `docker run`. Mesos's
+/// own containerizer has no such thing: what it is told to run takes the place of what the image says.
+fn program(template: &TaskTemplate) -> CommandInfo {
+    let entrypoint = template.container.entrypoint.as_ref().filter(|_| template.image.is_some());
+    let command = match (&template.command, entrypoint) {
+        // Mesos puts its shell in the entrypoint's place, so under another one a text is a list like any other.
+        (Some(Command::Shell(line)), None) => return CommandInfo::shell(line.clone()),
+        (Some(Command::Shell(line)), Some(_)) => vec!["/bin/sh".to_owned(), "-c".to_owned(), line.clone()],
+        (Some(Command::Argv(argv)), _) => argv.clone(),
+        (None, _) => Vec::new(),
+    };
+    let by_docker = by_docker(template);
+    let before = entrypoint.into_iter().flatten().skip(usize::from(by_docker)).cloned();
+    let argv: Vec<String> = before.chain(command).collect();
+    if by_docker || argv.is_empty() {
+        // Without a value there is no other program than the container's.
+        CommandInfo { shell: Some(false), arguments: argv, ..CommandInfo::default() }
+    } else {
+        CommandInfo::argv(argv)
     }
 }
 
@@ -241,68 +288,76 @@ fn uris(template: &TaskTemplate) -> impl Iterator<Item = Uri> + '_ {
     })
 }
 
+/// What the task runs in; none for a command that has nothing of its own but its sandbox.
 fn container(template: &TaskTemplate, ports: &BTreeMap<String, u16>) -> Option<ContainerInfo> {
-    let image = template.image.clone()?;
     let spec = &template.container;
-    let volumes = spec.volumes.iter().map(|volume| Volume {
+    let mapped = template.ports.iter().filter_map(|port| {
+        let outside = *ports.get(&port.name)?;
+        Some((u32::from(outside), u32::from(port.inside.unwrap_or(outside)), Some(port.protocol.as_str().to_owned())))
+    });
+    // A relative path would be one in the sandbox; named volumes are options of `docker run`.
+    let volumes = spec.volumes.iter().filter(|volume| volume.source.starts_with('/')).map(|volume| Volume {
         mode: if volume.read_only { VolumeMode::ReadOnly } else { VolumeMode::ReadWrite },
         container_path: volume.target.clone(),
         host_path: Some(volume.source.clone()),
         ..Volume::default()
     });
-    let mapped = template.ports.iter().filter_map(|port| {
-        let outside = *ports.get(&port.name)?;
-        Some((u32::from(outside), u32::from(port.inside.unwrap_or(outside)), Some(port.protocol.as_str().to_owned())))
-    });
     let base = ContainerInfo { volumes: volumes.collect(), ..ContainerInfo::default() };
-    Some(match template.mesos.containerizer {
-        Containerizer::Docker => {
-            let network = spec.network.as_deref().unwrap_or("bridge");
-            let kind = match network.to_ascii_lowercase().as_str() {
-                "host" => DockerNetwork::Host,
-                "none" => DockerNetwork::None,
-                "bridge" => DockerNetwork::Bridge,
-                _ => DockerNetwork::User,
-            };
-            let bridged = matches!(kind, DockerNetwork::Bridge | DockerNetwork::User);
-            let port_mappings = mapped
-                .filter(|_| bridged)
-                .map(|(host_port, container_port, protocol)| DockerPortMapping { host_port, container_port, protocol });
-            let networks = (kind == DockerNetwork::User)
-                .then(|| NetworkInfo { name: Some(network.to_owned()), ..NetworkInfo::default() });
-            ContainerInfo {
-                kind: ContainerKind::Docker,
-                docker: Some(DockerInfo {
-                    image,
-                    network: Some(kind),
-                    port_mappings: port_mappings.collect(),
-                    privileged: Some(spec.privileged),
-                    parameters: parameters(template),
-                    force_pull_image: Some(spec.pull == Pull::Always),
-                    volume_driver: None,
-                }),
-                network_infos: networks.into_iter().collect(),
-                ..base
-            }
-        }
-        Containerizer::Mesos => {
-            let network = spec.network.clone().filter(|network| network != "host").map(|name| NetworkInfo {
-                name: Some(name),
-                port_mappings: mapped
-                    .map(|(host_port, container_port, protocol)| PortMapping { host_port, container_port, protocol })
-                    .collect(),
-                ..NetworkInfo::default()
-            });
-            let docker = Some(DockerImage { name: image });
-            let image = Image { kind: ImageKind::Docker, docker, cached: Some(spec.pull != Pull::Always) };
-            ContainerInfo {
-                kind: ContainerKind::Mesos,
-                mesos: Some(MesosInfo { image: Some(image) }),
-                network_infos: network.into_iter().collect(),
-                ..base
-            }
-        }
+    if let Some(image) = template.image.clone().filter(|_| by_docker(template)) {
+        let network = spec.network.as_deref().unwrap_or("bridge");
+        let kind = match network.to_ascii_lowercase().as_str() {
+            "host" => DockerNetwork::Host,
+            "none" => DockerNetwork::None,
+            "bridge" => DockerNetwork::Bridge,
+            _ => DockerNetwork::User,
+        };
+        let bridged = matches!(kind, DockerNetwork::Bridge | DockerNetwork::User);
+        let port_mappings = mapped.filter(|_| bridged).map(|(host_port, container_port, protocol)| DockerPortMapping {
+            host_port,
+            container_port,
+            protocol,
+        });
+        let networks = (kind == DockerNetwork::User)
+            .then(|| NetworkInfo { name: Some(network.to_owned()), ..NetworkInfo::default() });
+        return Some(ContainerInfo {
+            kind: ContainerKind::Docker,
+            docker: Some(DockerInfo {
+                image,
+                network: Some(kind),
+                port_mappings: port_mappings.collect(),
+                privileged: Some(spec.privileged),
+                parameters: parameters(template),
+                force_pull_image: Some(spec.pull == Pull::Always),
+                volume_driver: None,
+            }),
+            network_infos: networks.into_iter().collect(),
+            ..base
+        });
+    }
+    let network = network(template).map(|name| NetworkInfo {
+        name: Some(name.to_owned()),
+        port_mappings: mapped
+            .map(|(host_port, container_port, protocol)| PortMapping { host_port, container_port, protocol })
+            .collect(),
+        ..NetworkInfo::default()
+    });
+    let image = template.image.clone().map(|name| Image {
+        kind: ImageKind::Docker,
+        docker: Some(DockerImage { name }),
+        cached: Some(spec.pull != Pull::Always),
+    });
+    let bare = image.is_none() && base.volumes.is_empty() && network.is_none();
+    (!bare).then(|| ContainerInfo {
+        kind: ContainerKind::Mesos,
+        mesos: image.map(|image| MesosInfo { image: Some(image) }),
+        network_infos: network.into_iter().collect(),
+        ..base
     })
+}
+
+/// The network that a task has instead of the host's; none where it says nothing of it.
+fn network(template: &TaskTemplate) -> Option<&str> {
+    template.container.network.as_deref().filter(|network| !network.eq_ignore_ascii_case("host"))
 }
 
 /// Options of `docker run`: those given, and those that other words stand for.
@@ -311,10 +366,17 @@ fn parameters(template: &TaskTemplate) -> Vec<Parameter> {
     let parameter = |key: &str, value: String| Parameter { key: key.to_owned(), value };
     let mut parameters: Vec<Parameter> =
         spec.parameters.iter().map(|(key, value)| parameter(key, value.clone())).collect();
-    parameters.extend(spec.entrypoint.iter().filter_map(|words| Some(parameter("entrypoint", words.first()?.clone()))));
+    // Docker takes the empty one for none at all. What follows the first word is in front of the arguments.
+    let entrypoint = spec.entrypoint.iter().map(|words| words.first().cloned().unwrap_or_default());
+    parameters.extend(entrypoint.map(|first| parameter("entrypoint", first)));
     parameters.extend(spec.pids.map(|pids| parameter("pids-limit", pids.to_string())));
     parameters.extend(spec.init.then(|| parameter("init", "true".to_owned())));
+    parameters.extend((spec.health == Some(Health::Off)).then(|| parameter("no-healthcheck", "true".to_owned())));
     parameters.extend(spec.user.clone().map(|user| parameter("user", user)));
+    parameters.extend(spec.volumes.iter().filter(|volume| !volume.source.starts_with('/')).map(|volume| {
+        let mode = if volume.read_only { ":ro" } else { "" };
+        parameter("volume", format!("{}:{}{mode}", volume.source, volume.target))
+    }));
     parameters.extend(spec.tmpfs.iter().map(|tmpfs| {
         let options = if tmpfs.options.is_empty() { String::new() } else { format!(":{}", tmpfs.options) };
         parameter("tmpfs", format!("{}{options}", tmpfs.target))
@@ -361,13 +423,9 @@ fn health(template: &TaskTemplate, ports: &BTreeMap<String, u16>) -> Option<Heal
 
 /// Where the task itself listens: in a network of its own that is inside, else it is what it was given.
 fn listening(template: &TaskTemplate, ports: &BTreeMap<String, u16>) -> BTreeMap<String, u16> {
-    let own_network = match &template.image {
-        None => false,
-        Some(_) => match (template.mesos.containerizer, template.container.network.as_deref()) {
-            (_, Some(network)) => !network.eq_ignore_ascii_case("host") && !network.eq_ignore_ascii_case("none"),
-            (Containerizer::Docker, None) => true,
-            (Containerizer::Mesos, None) => false,
-        },
+    let own_network = match &template.container.network {
+        Some(_) => network(template).is_some_and(|network| !network.eq_ignore_ascii_case("none")),
+        None => by_docker(template),
     };
     let inside = |port: &PortSpec| {
         let outside = *ports.get(&port.name)?;

@@ -8,15 +8,16 @@ use serde_json::json;
 
 use super::framework::{BUSY_FOR, DENIED_FOR, Effect, Framework, HOLD, News, REVIVE_EVERY, UNREACHABLE_FOR};
 use super::task_info::Setting;
-use crate::backend::LaunchRequest;
+use super::{MesosBackend, MesosConfig};
+use crate::backend::{LaunchRequest, TaskBackend};
 use crate::core::container::{ContainerSpec, Health, HealthCheck, Probe, ProbePort, Protocol, Pull, Tmpfs, Volume};
-use crate::core::mesos::{Containerizer, Discovery, Limits, MesosSpec, Uri, Visibility};
+use crate::core::mesos::{Containerizer, Discovery, Limits, MesosSpec, Uri, Visibility, Want};
 use crate::core::model::{Exit, Placement, TaskId, TaskState};
 use crate::core::offers::{Constraint, Rule};
 use crate::core::policy::{Command, PortSpec, Ready, TaskTemplate};
 use crate::mesos::wire::scheduler::{Accept, Call, Operation};
 use crate::mesos::wire::{
-    self, AgentId, AllocationInfo, Bytes, Offer, OfferId, Resource, StatusReason, TaskInfo, TaskStatus,
+    self, AgentId, AllocationInfo, Bytes, Offer, OfferId, Resource, StatusReason, TaskInfo, TaskStatus, ValueKind,
 };
 
 /// A framework with a clock that only the test moves.
@@ -38,15 +39,7 @@ impl Bench {
     }
 
     fn bare() -> Self {
-        let setting = Setting {
-            role: "*".to_owned(),
-            executor: "/bin/setpoint".to_owned(),
-            executor_uri: None,
-            executor_env: BTreeMap::new(),
-            mark: "mark".to_owned(),
-            unreachable: UNREACHABLE_FOR,
-        };
-        Self { framework: Framework::new(setting), now: Duration::ZERO, offers: 0 }
+        Self { framework: Framework::new(setting()), now: Duration::ZERO, offers: 0 }
     }
 
     fn pass(&mut self, time: Duration) -> Vec<Effect> {
@@ -64,14 +57,7 @@ impl Bench {
     }
 
     fn launch_for(&mut self, policy: &str, ids: &[&str], template: &Arc<TaskTemplate>) -> Vec<Effect> {
-        let requests = ids.iter().map(|id| LaunchRequest {
-            id: TaskId::from(*id),
-            policy: policy.into(),
-            template: Arc::clone(template),
-            ready: Ready::Running,
-            grace: Duration::from_secs(7),
-            base: None,
-        });
+        let requests = ids.iter().map(|id| request(policy, id, template));
         self.framework.launch(self.now, requests.collect());
         self.framework.take()
     }
@@ -113,6 +99,29 @@ impl Bench {
     fn say(&mut self, status: TaskStatus) -> Vec<Effect> {
         self.framework.update(self.now, &status);
         self.framework.take()
+    }
+}
+
+fn setting() -> Setting {
+    Setting {
+        role: "*".to_owned(),
+        executor: "/bin/setpoint".to_owned(),
+        executor_uri: None,
+        executor_env: BTreeMap::new(),
+        gpus: false,
+        mark: "mark".to_owned(),
+        unreachable: UNREACHABLE_FOR,
+    }
+}
+
+fn request(policy: &str, id: &str, template: &Arc<TaskTemplate>) -> LaunchRequest {
+    LaunchRequest {
+        id: TaskId::from(id),
+        policy: policy.into(),
+        template: Arc::clone(template),
+        ready: Ready::Running,
+        grace: Duration::from_secs(7),
+        base: None,
     }
 }
 
@@ -531,6 +540,9 @@ fn text(value: &str) -> String {
     value.to_owned()
 }
 
+/// What is different about a task.
+type Change = fn(&mut TaskTemplate);
+
 /// Everything that a policy can say of a task, as the master gets it.
 #[test]
 fn every_word_of_a_task_reaches_the_wire() {
@@ -545,7 +557,7 @@ fn every_word_of_a_task_reaches_the_wire() {
         disk: Some(10 << 20),
         ports: vec![port("dns", Some(53), Protocol::Udp), port("http", Some(8080), Protocol::Tcp)],
         container: ContainerSpec {
-            entrypoint: Some(vec![text("/init")]),
+            entrypoint: Some(vec![text("/init"), text("-v")]),
             pids: Some(99),
             network: Some(text("overlay")),
             volumes: vec![
@@ -570,7 +582,14 @@ fn every_word_of_a_task_reaches_the_wire() {
         },
         mesos: MesosSpec {
             uris: vec![Uri { uri: text("http://f/x.tgz"), extract: Some(false), cache: true, ..Uri::default() }],
-            resources: [(text("gpus"), 1.0)].into(),
+            resources: [
+                (text("gpus"), Want::Amount(1.0)),
+                (text("nics"), Want::Items([text("eth1")].into())),
+                (text("slots"), Want::AnyItems { any: 2 }),
+                (text("vlans"), Want::Numbers([7, 9].into())),
+                (text("vx-lans"), Want::AnyNumbers { numbers: 2 }),
+            ]
+            .into(),
             limits: Limits { cpus: Some(2.0), memory: Some(128 << 20) },
             discovery: Some(Discovery {
                 visibility: Visibility::External,
@@ -586,7 +605,10 @@ fn every_word_of_a_task_reaches_the_wire() {
     let plenty = || {
         let scalars = [("cpus", 4.0), ("mem", 4096.0), ("disk", 4096.0), ("gpus", 2.0)];
         let scalars = scalars.map(|(name, amount)| Resource::scalar(name, amount));
-        scalars.into_iter().chain([Resource::ranges("ports", [(31_000, 31_005)])]).collect::<Vec<_>>()
+        let ranges = [("ports", 31_000, 31_005), ("vlans", 5, 20), ("vx-lans", 3, 4)];
+        let ranges = ranges.map(|(name, first, last)| Resource::ranges(name, [(first, last)]));
+        let sets = [("nics", ["eth0", "eth1"]), ("slots", ["a", "b"])].map(|(name, items)| set(name, &items));
+        scalars.into_iter().chain(ranges).chain(sets).collect::<Vec<_>>()
     };
     let info = |template: &TaskTemplate| {
         let mut bench = Bench::new();
@@ -614,13 +636,195 @@ fn every_word_of_a_task_reaches_the_wire() {
     let mut mesos = full.clone();
     mesos.mesos.containerizer = Containerizer::Mesos;
     mesos.container.network = None;
+    mesos.container.user = Some(text("web"));
+    mesos.container.volumes.pop();
     let mesos = info(&mesos);
+    assert_eq!(mesos["command"]["value"], "/init", "or it would be the image's own");
+    assert_eq!(mesos["command"]["arguments"], json!(["/init", "-v", "serve", "$HOME"]));
     let container = json!({ "type": "MESOS", "volumes": docker["container"]["volumes"],
         "mesos": { "image": { "type": "DOCKER", "docker": { "name": "web:1" }, "cached": false } } });
-    assert_eq!((&mesos["container"], &mesos["command"]["user"]), (&container, &"7:7".into()));
+    assert_eq!((&mesos["container"], &mesos["command"]["user"]), (&container, &"web".into()));
     assert_eq!(mesos["health_check"]["http"]["port"], 31_001, "in the host's network the port is what it was given");
-    let plain = info(&TaskTemplate { image: None, command: Some(Command::Shell(text("x"))), ..full });
-    assert_eq!((&plain["command"]["user"], &plain["container"]), (&"7:7".into(), &serde_json::Value::Null));
+
+    // A command has a container without an image, for what it sees and for its network.
+    let mut plain = TaskTemplate { image: None, command: Some(Command::Shell(text("x"))), ..full };
+    plain.env.insert(text("HOST"), text("0.0.0.0"));
+    plain.container.user = Some(text("etl"));
+    plain.container.volumes.pop();
+    let isolated = info(&plain);
+    let mappings = json!([{ "host_port": 31_000, "container_port": 53, "protocol": "udp" },
+        { "host_port": 31_001, "container_port": 8080, "protocol": "tcp" }]);
+    let container = json!({ "type": "MESOS", "volumes": docker["container"]["volumes"],
+        "network_infos": [{ "name": "overlay", "port_mappings": mappings }] });
+    assert_eq!((&isolated["command"]["user"], &isolated["container"]), (&"etl".into(), &container));
+    assert_eq!(isolated["health_check"]["http"]["port"], 8080);
+    plain.container.volumes.clear();
+    plain.container.network = Some(text("HOST"));
+    let plain = info(&plain);
+    assert_eq!((&plain["command"]["value"], &plain["container"]), (&"x".into(), &serde_json::Value::Null));
     let told = plain["command"]["environment"]["variables"].to_string();
-    assert!(told.contains(r#"{"name":"PORT_HTTP","value":"31001"}"#), "{told}");
+    for (name, value) in
+        [("PORT_HTTP", "31001"), ("HOST", "0.0.0.0"), ("RESOURCE_NICS", "eth1"), ("RESOURCE_SLOTS", "a,b")]
+    {
+        assert!(told.contains(&format!(r#"{{"name":"{name}","value":"{value}"}}"#)), "{name}: {told}");
+    }
+}
+
+fn set(name: &str, items: &[&str]) -> Resource {
+    let item = items.iter().map(|item| text(item)).collect();
+    Resource { name: text(name), kind: ValueKind::Set, set: Some(wire::Set { item }), ..Resource::default() }
+}
+
+/// An entrypoint and a command are to Docker, by whichever executor, what they are to a Docker backend.
+#[test]
+fn an_entrypoint_keeps_all_of_its_words() {
+    let list = |words: &[&str]| words.iter().map(|word| text(word)).collect::<Vec<_>>();
+    let shell = || Some(Command::Shell(text("a | b")));
+    let argv = || Some(Command::Argv(list(&["a", "b"])));
+    let python = || Some(list(&["python3", "-u"]));
+    let (docker, mesos) = (Containerizer::Docker, Containerizer::Mesos);
+    for (containerizer, entrypoint, command, option, expected) in [
+        (docker, None, shell(), None, json!({ "shell": true, "value": "a | b" })),
+        (docker, None, argv(), None, json!({ "shell": false, "arguments": ["a", "b"] })),
+        (docker, None, None, None, json!({ "shell": false })),
+        (docker, python(), argv(), Some("python3"), json!({ "shell": false, "arguments": ["-u", "a", "b"] })),
+        (
+            docker,
+            python(),
+            shell(),
+            Some("python3"),
+            json!({ "shell": false, "arguments": ["-u", "/bin/sh", "-c", "a | b"] }),
+        ),
+        (docker, python(), None, Some("python3"), json!({ "shell": false, "arguments": ["-u"] })),
+        (docker, Some(Vec::new()), argv(), Some(""), json!({ "shell": false, "arguments": ["a", "b"] })),
+        (mesos, None, shell(), None, json!({ "shell": true, "value": "a | b" })),
+        (mesos, None, argv(), None, json!({ "shell": false, "value": "a", "arguments": ["a", "b"] })),
+        (mesos, None, None, None, json!({ "shell": false })),
+        (
+            mesos,
+            python(),
+            shell(),
+            None,
+            json!({ "shell": false, "value": "python3", "arguments": ["python3", "-u", "/bin/sh", "-c", "a | b"] }),
+        ),
+        (mesos, python(), None, None, json!({ "shell": false, "value": "python3", "arguments": ["python3", "-u"] })),
+    ] {
+        let mut task = TaskTemplate { image: Some(text("i")), command, ..TaskTemplate::default() };
+        task.container.entrypoint = entrypoint;
+        task.mesos.containerizer = containerizer;
+        let mut bench = Bench::new();
+        bench.launch_as(&["p.1"], &Arc::new(task.clone()));
+        let info = serde_json::to_value(&launched(&bench.offer("a", room(1.0)))[0]).unwrap();
+        let mut sent = info["command"].clone();
+        sent.as_object_mut().unwrap().remove("environment");
+        assert_eq!(sent, expected, "{task:?}");
+        let given = option.map_or(serde_json::Value::Null, |first| json!({ "key": "entrypoint", "value": first }));
+        assert_eq!(info["container"]["docker"]["parameters"][0], given, "{task:?}");
+    }
+}
+
+#[test]
+fn an_image_is_told_that_its_own_health_check_is_not_wanted() {
+    let mut task = TaskTemplate { image: Some(text("i")), ..TaskTemplate::default() };
+    task.container.health = Some(Health::Off);
+    let mut bench = Bench::new();
+    bench.launch_as(&["p.1"], &Arc::new(task));
+    let info = serde_json::to_value(&launched(&bench.offer("a", room(1.0)))[0]).unwrap();
+    let parameters = &info["container"]["docker"]["parameters"];
+    assert_eq!((parameters, info.get("health_check")), (&json!([{ "key": "no-healthcheck", "value": "true" }]), None));
+}
+
+/// Tasks of functions are not seen before they are launched.
+#[test]
+fn what_no_cluster_can_do_is_not_launched() {
+    let folder = |source: &str| Volume { source: text(source), target: text("/d"), read_only: false };
+    let group: Change = |task| task.container.user = Some(text("etl:data"));
+    let number: Change = |task| task.container.user = Some(text("1000"));
+    let ours: Change = |task| {
+        task.executor = Some(text("setpoint"));
+        task.container.network = Some(text("overlay"));
+    };
+    let never: Change = |task| {
+        task.image = Some(text("i"));
+        task.container.pull = Pull::Never;
+    };
+    for (change, expected) in [
+        (group, "user: expected a user's name alone"),
+        (number, "user: expected a user's name alone"),
+        (ours, "network: \"overlay\" is for the cluster's own executors"),
+        (never, "pull: expected \"missing\" or \"always\""),
+    ] {
+        let mut task = (*template("x")).clone();
+        change(&mut task);
+        assert!(refusal(task).contains(expected), "{expected}");
+    }
+    for (image, source, expected) in [
+        (true, "./x", "expected an absolute path or a volume's name"),
+        (true, "cache", ""),
+        (false, "cache", "expected an absolute path without Docker"),
+        (false, "/x", ""),
+    ] {
+        let mut task = (*template("x")).clone();
+        task.image = image.then(|| text("i"));
+        task.container.volumes = vec![folder(source)];
+        let refusal = refusal(task);
+        assert!(refusal.contains(expected) && refusal.is_empty() == expected.is_empty(), "{source}: {refusal}");
+    }
+}
+
+/// Why a task is not launched; empty when it is.
+fn refusal(task: TaskTemplate) -> String {
+    let effects = Bench::new().launch_as(&["p.1"], &Arc::new(task));
+    match news(&effects)[..] {
+        [] => String::new(),
+        [News { exit: Some(Exit::NotStarted { reason }), .. }] => reason.to_string(),
+        _ => panic!("{effects:?}"),
+    }
+}
+
+/// Agents with GPUs are offered to frameworks that ask for them, and are no place for other tasks unless somebody says so.
+#[tokio::test]
+async fn gpus_are_wanted_only_where_the_host_says_so() {
+    let config = |gpus| MesosConfig {
+        masters: Some("127.0.0.1:1".parse().unwrap()),
+        http: crate::mesos::HttpConfig::default(),
+        tls: false,
+        name: text("f"),
+        user: text("u"),
+        principal: None,
+        hostname: None,
+        webui_url: None,
+        checkpoint: true,
+        failover_timeout: Duration::from_secs(1),
+        state_dir: None,
+        setting: Setting { gpus, ..setting() },
+    };
+    let shown = |gpus| serde_json::to_string(&config(gpus).framework(None, Vec::new())).unwrap();
+    assert!(shown(true).contains("GPU_RESOURCES") && !shown(false).contains("GPU_RESOURCES"));
+
+    let mut task = (*template("x")).clone();
+    task.mesos.resources = [(text("gpus"), Want::Amount(1.0))].into();
+    let task = Arc::new(task);
+    for gpus in [false, true] {
+        let backend = MesosBackend::new(config(gpus));
+        let (updates, mut told) = tokio::sync::mpsc::channel(8);
+        let (recovering, launching) = (Arc::clone(&backend), Arc::clone(&backend));
+        // Nobody answers there, so neither of the two ends.
+        let recovery = tokio::spawn(async move { recovering.recover(Vec::new(), updates).await });
+        tokio::task::yield_now().await;
+        let request = request("p", "p.1", &task);
+        let launch = tokio::spawn(async move { launching.launch(vec![request]).await });
+        let update = tokio::time::timeout(Duration::from_millis(if gpus { 200 } else { 20_000 }), told.recv()).await;
+        match update {
+            Ok(Some(update)) => {
+                assert!(!gpus && update.state == TaskState::Gone, "{update:?}");
+                let Some(Exit::NotStarted { reason }) = update.exit else { panic!("{update:?}") };
+                assert!(reason.contains("`gpus = true` in `[mesos]`"), "{reason}");
+            }
+            Ok(None) => panic!("it has ended"),
+            Err(_) => assert!(gpus, "it waits for what cannot come"),
+        }
+        recovery.abort();
+        launch.abort();
+    }
 }

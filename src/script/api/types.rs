@@ -136,12 +136,16 @@ pub const WORKLOAD_KEYS: &[KeyDoc] = &[
     key("uuid_env", "string?", "A variable of the task's environment that gets its `uuid`."),
     key("entrypoint", "(string|string[])?", "In place of the image's entrypoint."),
     key("pids", "integer?", "Most processes and threads of a container."),
-    key("network", "string?", "A network's name, or `\"bridge\"`, `\"host\"`, `\"none\"`."),
+    key(
+        "network",
+        "string?",
+        "A network's name, or `\"bridge\"`, `\"host\"`, `\"none\"`; without Docker on Mesos, a CNI network's.",
+    ),
     key(
         "volumes",
         "string[]?",
         "`\"source:/target\"` or `\"source:/target:ro\"`: a path (relative ones start at the policy's folder) or a \
-         volume's name.",
+         volume's name. On Mesos paths are absolute, and only Docker's containers have named volumes.",
     ),
     key("tmpfs", "string[]?", "Folders in memory: `\"/path\"` or `\"/path:size=64m\"`."),
     key(
@@ -150,11 +154,16 @@ pub const WORKLOAD_KEYS: &[KeyDoc] = &[
         "How its health is found out: a command that is run where it runs, or a table; false is none, also where the image \
          has one.",
     ),
-    key("pull", "(\"missing\"|\"always\"|\"never\")?", "When the image is fetched; `\"missing\"` unless given."),
+    key(
+        "pull",
+        "(\"missing\"|\"always\"|\"never\")?",
+        "When the image is fetched; `\"missing\"` unless given. On Mesos one of the first two.",
+    ),
     key(
         "user",
         "string?",
-        "User, or `user:group`, that the container, or a local or Mesos command, runs as; only root may choose another than its own.",
+        "User, or `user:group`, that the container, or a local or Mesos command, runs as; only root may choose another than its own. \
+         A name alone on Mesos, but for Docker's containers.",
     ),
     key("privileged", "boolean?", "Whether the container has every right on its machine."),
     key("init", "boolean?", "Whether a small init takes signals and reaps processes in the container."),
@@ -435,8 +444,18 @@ pub(super) const CLASSES: &[Class] = &[
             ),
             key("place", "(\"pack\"|\"spread\")?", "On as few agents as will do, unless given, or on many."),
             key("uris", "(string|setpoint.Uri)[]?", "What is fetched into its sandbox."),
-            key("containerizer", "(\"docker\"|\"mesos\")?", "What runs its image; `\"docker\"` unless given."),
-            key("resources", "table<string, number>?", "Further resources such as `gpus`."),
+            key(
+                "containerizer",
+                "(\"docker\"|\"mesos\")?",
+                "What runs its image; `\"docker\"` unless given. Under `\"mesos\"` a command takes the place of the image's \
+                 entrypoint.",
+            ),
+            key(
+                "resources",
+                "table<string, number|string[]|integer[]|setpoint.MesosResource>?",
+                "Further resources: so much of a scalar such as `gpus` (which needs `[mesos] gpus`), or items of a set, or numbers \
+                 of ranges, which the task sees as RESOURCE_<NAME>, with commas.",
+            ),
             key("limits", "setpoint.MesosLimits?", "What it may use beyond what it is given."),
             key("discovery", "setpoint.Discovery?", "How others find it."),
         ],
@@ -451,6 +470,11 @@ pub(super) const CLASSES: &[Class] = &[
             key("cache", "boolean?", "Whether the agent keeps it for the next task."),
             key("output", "string?", "Its name in the sandbox."),
         ],
+    },
+    Class {
+        name: "setpoint.MesosResource",
+        doc: "So many parts of a resource, whichever are free; one of the two.",
+        keys: &[key("any", "integer?", "Items of a set."), key("numbers", "integer?", "Numbers of ranges.")],
     },
     Class {
         name: "setpoint.MesosLimits",
