@@ -190,6 +190,13 @@ pub trait TaskBackend: Send + Sync + 'static {
     /// Ends tasks: asks them to stop, and after `grace` makes them.
     async fn kill(&self, tasks: Vec<TaskId>, grace: Duration) -> Result<(), BackendError>;
 
+    /// Lets go of launches that have found no place yet, and says that they are gone. Those that have one by now go on as if
+    /// nothing had been asked. Only asked of a backend that keeps launches for later ([`Capabilities::queues`]).
+    async fn withdraw(&self, tasks: Vec<TaskId>) -> Result<(), BackendError> {
+        drop(tasks);
+        Ok(())
+    }
+
     /// CPU and memory of the tasks that it knows among `tasks`. A task that is gone is left out.
     async fn stats(&self, tasks: Vec<TaskId>) -> Result<BTreeMap<TaskId, TaskStats>, BackendError>;
 

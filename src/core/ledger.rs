@@ -61,6 +61,9 @@ pub struct Task {
     /// Whether it was told to end, by a decision or an operator.
     #[serde(default)]
     pub killed: bool,
+    /// Whether its backend was told to let go of it unless it has a place by then; on its way out until one of both is said.
+    #[serde(default)]
+    pub withdrawn: bool,
     /// How many failures in a row stood before it.
     pub attempt: u32,
     /// Where it runs.
@@ -345,13 +348,24 @@ impl Ledger {
     /// Marks a task as told to end. False when it is not there or already on its way out.
     pub fn kill(&mut self, id: &TaskId, now: Timestamp) -> bool {
         let Some(task) = self.tasks.get_mut(id) else { return false };
-        if task.state >= TaskState::Killing {
+        if task.state >= TaskState::Killing && !task.withdrawn {
             return false;
         }
         self.tally.remove(task);
         task.state = TaskState::Killing;
         task.since = now;
-        task.killed = true;
+        (task.killed, task.withdrawn) = (true, false);
+        self.tally.add(task);
+        true
+    }
+
+    /// Marks a task as on its way out, unless its backend has a place for it by now. False when it is not there or has one.
+    pub fn withdraw(&mut self, id: &TaskId, now: Timestamp) -> bool {
+        let Some(task) = self.tasks.get_mut(id).filter(|task| task.state == TaskState::Asked) else { return false };
+        self.tally.remove(task);
+        task.state = TaskState::Killing;
+        task.since = now;
+        task.withdrawn = true;
         self.tally.add(task);
         true
     }
@@ -433,7 +447,9 @@ impl Ledger {
         self.tally.remove(task);
         ripen(task, now, rules);
         let before = task.state;
-        let moved = before < state;
+        // What was to be withdrawn has a place: it is there after all.
+        let moved = before < state || task.withdrawn;
+        task.withdrawn = false;
         let placed = placement.as_ref().is_some_and(|placement| *placement != task.placement);
         if let Some(placement) = placement {
             task.placement = placement;
@@ -469,7 +485,8 @@ impl Ledger {
         now: Timestamp,
         rules: &Rules,
     ) -> Change {
-        let before = task.state;
+        // One that was withdrawn never had a place.
+        let before = if std::mem::take(&mut task.withdrawn) { TaskState::Asked } else { task.state };
         ripen(&mut task, now, rules);
         // An exit of its own shows that it ran, even where no update said so in between.
         let ran =

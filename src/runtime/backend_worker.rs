@@ -42,6 +42,8 @@ pub(crate) enum Work {
     Launch(Vec<LaunchRequest>),
     /// End tasks.
     Kill(Vec<TaskId>, Duration),
+    /// Let go of launches without a place.
+    Withdraw(Vec<TaskId>),
 }
 
 impl Work {
@@ -49,6 +51,7 @@ impl Work {
         match self {
             Self::Launch(requests) => (requests.iter().map(|request| request.id.clone()).collect(), Vec::new()),
             Self::Kill(tasks, _) => (Vec::new(), tasks.clone()),
+            Self::Withdraw(_) => (Vec::new(), Vec::new()),
         }
     }
 }
@@ -116,6 +119,7 @@ async fn carry_out(name: &str, backend: &dyn TaskBackend, work: Work) -> Result<
     let answer = match work {
         Work::Launch(requests) => tokio::time::timeout(PATIENCE, backend.launch(requests)).await,
         Work::Kill(tasks, grace) => tokio::time::timeout(PATIENCE, backend.kill(tasks, grace)).await,
+        Work::Withdraw(tasks) => tokio::time::timeout(PATIENCE, backend.withdraw(tasks)).await,
     };
     answer.unwrap_or_else(|_| {
         Err(BackendError::Unavailable { backend: name.to_owned(), message: format!("no answer in {PATIENCE:?}") })

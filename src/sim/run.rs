@@ -288,6 +288,7 @@ impl Body {
             ready: None,
             grace: self.spec.workload.grace,
             killed: false,
+            withdrawn: false,
             attempt: self.ledger.state().streak,
             placement: Placement::default(),
             slot: None,

@@ -418,19 +418,31 @@ impl Framework {
         }
     }
 
+    /// Lets go of tasks that have no place. One that was sent a moment ago is launched, and wanted.
+    pub(super) fn withdraw(&mut self, now: Duration, ids: Vec<TaskId>) {
+        for id in ids {
+            match self.tasks.get(&id) {
+                None => self.tell_gone(now, id, Exit::Unknown, None, None),
+                Some(task) if task.stage == Stage::Queued => self.let_go(now, id),
+                Some(_) => {}
+            }
+        }
+    }
+
+    /// Takes a task out that has no place; offers wait for what its policy decides next.
+    fn let_go(&mut self, now: Duration, id: TaskId) {
+        if let Some(Task { policy, request: Some(request), .. }) = self.tasks.remove(&id) {
+            self.withdrawn.insert(policy, (self.role_of(&request), now));
+        }
+        self.tell_gone(now, id, Exit::Unknown, None, None);
+    }
+
     /// Tells tasks to end.
     pub(super) fn kill(&mut self, now: Duration, ids: Vec<TaskId>, grace: Duration) {
         for id in ids {
             match self.tasks.get_mut(&id) {
                 None => self.tell_gone(now, id, Exit::Unknown, None, None),
-                Some(task) if task.stage == Stage::Queued => {
-                    if let Some((policy, request)) =
-                        self.tasks.remove(&id).and_then(|task| Some((task.policy, task.request?)))
-                    {
-                        self.withdrawn.insert(policy, (self.role_of(&request), now));
-                    }
-                    self.tell_gone(now, id, Exit::Unknown, None, None);
-                }
+                Some(task) if task.stage == Stage::Queued => self.let_go(now, id),
                 Some(task) => {
                     if task.killing.is_none_or(|killing| grace < killing.grace) {
                         task.killing = Some(Killing { grace, next: now, pause: REPEAT_KILL });

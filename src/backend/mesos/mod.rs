@@ -120,6 +120,7 @@ enum Order {
     Recover(Vec<KnownTask>, mpsc::Sender<TaskUpdate>, oneshot::Sender<Result<(), BackendError>>),
     Launch(Vec<LaunchRequest>, oneshot::Sender<()>),
     Kill(Vec<TaskId>, Duration, oneshot::Sender<()>),
+    Withdraw(Vec<TaskId>, oneshot::Sender<()>),
     Shutdown(bool, oneshot::Sender<()>),
 }
 
@@ -204,6 +205,10 @@ impl TaskBackend for MesosBackend {
 
     async fn kill(&self, tasks: Vec<TaskId>, grace: Duration) -> Result<(), BackendError> {
         self.ask(|reply| Order::Kill(tasks, grace, reply)).await
+    }
+
+    async fn withdraw(&self, tasks: Vec<TaskId>) -> Result<(), BackendError> {
+        self.ask(|reply| Order::Withdraw(tasks, reply)).await
     }
 
     async fn stats(&self, tasks: Vec<TaskId>) -> Result<BTreeMap<TaskId, TaskStats>, BackendError> {

@@ -30,7 +30,11 @@ struct Bench {
 impl Bench {
     /// Subscribed, with nothing to recover, and what that led to dropped.
     fn new() -> Self {
-        let mut bench = Self::bare();
+        Self::with(setting())
+    }
+
+    fn with(setting: Setting) -> Self {
+        let mut bench = Self { framework: Framework::new(setting), ..Self::bare() };
         bench.framework.recover(Vec::new());
         bench.framework.subscribed(bench.now);
         let effects = bench.framework.take();
@@ -78,6 +82,11 @@ impl Bench {
             ..Offer::default()
         };
         self.framework.offers(self.now, vec![offer]);
+        self.framework.take()
+    }
+
+    fn withdraw(&mut self, id: &str) -> Vec<Effect> {
+        self.framework.withdraw(self.now, vec![TaskId::from(id)]);
         self.framework.take()
     }
 
@@ -166,10 +175,10 @@ fn a6_a_withdrawn_launch_is_never_sent() {
     for _ in 0..60 {
         bench.pass(Duration::from_secs(1));
     }
-    let told = bench.kill("p.1");
-    assert_eq!(news(&told)[0].state, TaskState::Gone);
-    assert!(!calls(&told).contains(&"KILL"), "no master ever heard of it");
-    bench.kill("p.2");
+    for told in [bench.kill("p.1"), bench.withdraw("p.2")] {
+        assert_eq!((news(&told)[0].state, news(&told)[0].exit.clone()), (TaskState::Gone, Some(Exit::Unknown)));
+        assert!(!calls(&told).contains(&"KILL"), "no master ever heard of it");
+    }
     bench.pass(HOLD);
     let effects = bench.offer("a", room(30.0));
     assert_eq!((launched(&effects).len(), calls(&effects)), (0, vec!["DECLINE"]));
@@ -177,6 +186,10 @@ fn a6_a_withdrawn_launch_is_never_sent() {
     bench.launch(&["p.3"]);
     assert_eq!(launched(&bench.offer("a", room(30.0))).len(), 1);
     assert_eq!(launched(&bench.offer("a", room(30.0))).len(), 0);
+    // One that was sent at that very moment is wanted, and stays.
+    assert_eq!(bench.withdraw("p.3"), Vec::new());
+    assert_eq!(news(&bench.status("p.3", wire::TaskState::Running))[0].state, TaskState::Running);
+    assert_eq!(news(&bench.withdraw("p.4"))[0].state, TaskState::Gone, "one that nobody knows is gone");
 }
 
 /// An offer that comes between a withdrawal and the decision after it waits for that, and not for long.
@@ -611,7 +624,7 @@ fn every_word_of_a_task_reaches_the_wire() {
         scalars.into_iter().chain(ranges).chain(sets).collect::<Vec<_>>()
     };
     let info = |template: &TaskTemplate| {
-        let mut bench = Bench::new();
+        let mut bench = Bench::with(Setting { gpus: true, ..setting() });
         bench.launch_as(&["p.1"], &Arc::new(template.clone()));
         let infos = launched(&bench.offer("a", plenty()));
         assert_eq!(infos.len(), 1);

@@ -34,7 +34,7 @@ pub(super) async fn run(config: MesosConfig, mut inbox: mpsc::Receiver<Order>, b
         match inbox.recv().await {
             None => return,
             Some(Order::Recover(known, updates, reply)) => break (known, updates, reply),
-            Some(Order::Launch(_, reply) | Order::Kill(_, _, reply)) => drop(reply),
+            Some(Order::Launch(_, reply) | Order::Kill(_, _, reply) | Order::Withdraw(_, reply)) => drop(reply),
             Some(Order::Shutdown(_, reply)) => {
                 reply.send(()).ok();
                 return;
@@ -273,6 +273,10 @@ impl Worker {
             }
             Order::Kill(ids, grace, reply) => {
                 self.framework.kill(now, ids, grace);
+                reply.send(()).ok();
+            }
+            Order::Withdraw(ids, reply) => {
+                self.framework.withdraw(now, ids);
                 reply.send(()).ok();
             }
             Order::Recover(_, _, reply) => drop(reply.send(Ok(()))),

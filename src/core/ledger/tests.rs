@@ -31,6 +31,7 @@ fn ask(ledger: &mut Ledger, name: &str, by: By, asked: Timestamp) {
         ready: None,
         grace: SECOND,
         killed: false,
+        withdrawn: false,
         attempt: 0,
         placement: Placement::default(),
         slot: None,
@@ -230,6 +231,32 @@ fn only_what_was_asked_before_and_not_placed_lapses() {
     let mut ledger = Ledger::default();
     ask(&mut ledger, "again", By::Replacement, at(1));
     assert_eq!(ledger.lapsed(at(100)), []);
+}
+
+#[test]
+fn what_is_withdrawn_goes_without_a_trace_or_stays_as_if_nothing_had_been() {
+    let rules = rules(Kind::Service);
+    let mut ledger = Ledger::default();
+    for name in ["gone", "placed", "ended"] {
+        ask(&mut ledger, name, By::Law, at(1));
+        assert!(ledger.withdraw(&id(name), at(2)));
+        assert!(!ledger.withdraw(&id(name), at(2)), "{name}: once");
+    }
+    assert_eq!((ledger.counts().asked, ledger.counts().killing, ledger.lapsed(at(3)).len()), (0, 3, 0));
+    let change = ends(&mut ledger, "gone", Exit::Unknown, at(3), &rules);
+    assert_eq!((change.before, change.replaced, change.failed), (TaskState::Asked, false, false));
+    let change = to(&mut ledger, "placed", TaskState::Staging, at(3), &rules).unwrap();
+    assert_eq!((change.task.state, change.task.killed), (TaskState::Staging, false));
+    assert!(!ledger.withdraw(&id("placed"), at(4)), "it has a place");
+    to(&mut ledger, "placed", TaskState::Running, at(4), &rules);
+    assert!(ends(&mut ledger, "placed", FAILED, at(5), &rules).replaced, "it is a task like any other");
+    // Told to end after all: whatever its backend says, it goes.
+    assert!(ledger.kill(&id("ended"), at(3)));
+    to(&mut ledger, "ended", TaskState::Staging, at(4), &rules);
+    assert_eq!(ledger.get(&id("ended")).unwrap().state, TaskState::Killing);
+    assert!(!ends(&mut ledger, "ended", FAILED, at(5), &rules).failed);
+    assert_eq!(ledger.state().failures, 1, "that of the one that was placed");
+    assert_eq!(ledger.tasks().count(), 0);
 }
 
 #[test]

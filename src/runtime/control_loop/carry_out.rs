@@ -3,6 +3,7 @@
 //! The order is always the same: into the ledger, into the store, and only then (the backend's worker waits for the
 //! store) to the backend.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -121,6 +122,7 @@ impl Loop {
                 ready: None,
                 grace: spec.workload.grace,
                 killed: false,
+                withdrawn: false,
                 attempt,
                 placement: Placement::default(),
                 slot: if by == By::Helper { None } else { slots.next() },
@@ -160,8 +162,7 @@ impl Loop {
         self.end_tasks(key, ids, true)
     }
 
-    /// The same. What is not known to be placed needs no record before it is withdrawn: it is not there after a crash, or, where
-    /// it was placed at that moment, it is replaced once, and the law decides anew.
+    /// The same. What is not known to be placed needs no record before it is ended: it is not there after a crash.
     fn end_tasks(&mut self, key: usize, ids: &[TaskId], recorded_first: bool) -> u32 {
         if ids.is_empty() || self.settings.dry_run {
             return 0;
@@ -212,8 +213,7 @@ impl Loop {
         let Some(policy) = self.policies.get(key).and_then(Option::as_ref) else { return };
         let name = policy.name.clone();
         let mut put_off = Vec::new();
-        let mut groups: std::collections::BTreeMap<(Arc<str>, Duration), Vec<TaskId>> =
-            std::collections::BTreeMap::new();
+        let mut groups: BTreeMap<(Arc<str>, Duration), Vec<TaskId>> = BTreeMap::new();
         for id in ids {
             if let Some(task) = policy.ledger.get(id) {
                 groups.entry((Arc::clone(&task.backend), task.grace)).or_default().push(id.clone());
@@ -240,7 +240,7 @@ impl Loop {
 
     /// Asks again for kills that a backend has not taken.
     pub(super) fn resend_kills(&mut self) {
-        let mut by_owner: std::collections::BTreeMap<usize, Vec<TaskId>> = std::collections::BTreeMap::new();
+        let mut by_owner: BTreeMap<usize, Vec<TaskId>> = BTreeMap::new();
         for id in std::mem::take(&mut self.unsent) {
             if let Some(key) = self.owners.get(&id) {
                 by_owner.entry(*key).or_default().push(id);
@@ -411,32 +411,52 @@ impl Loop {
         backend.is_some_and(|backend| backend.capabilities().queues)
     }
 
-    /// Withdraws launches that a backend has not placed by the next tick (rule 3 of the semantics).
+    /// Withdraws launches that a backend has not placed by the next tick (rule 3 of the semantics). It says which are gone;
+    /// those that it has placed at this very moment stay.
     pub(super) fn withdraw_lapsed(&mut self, key: usize, at: Timestamp) {
         let Some(policy) = self.policies.get(key).and_then(Option::as_ref) else { return };
         if !self.queues_launches(policy) {
             return;
         }
         let lapsed = policy.ledger.lapsed(at);
-        // Replacements stay wanted, as the file has them now.
-        let outdated: Vec<TaskId> = match policy.spec() {
-            Some(spec) if policy.rules.kind == Kind::Service => policy
-                .ledger
-                .tasks()
-                .filter(|task| task.state == TaskState::Asked && task.by == By::Replacement && !task.killed)
-                .filter(|task| *task.template != spec.workload.template)
+        // Replacements stay wanted, as the file has them now: those that are as it was wait anew.
+        let outdated = policy.spec().filter(|_| policy.rules.kind == Kind::Service).into_iter().flat_map(|spec| {
+            let asked = policy.ledger.tasks().filter(|task| task.state == TaskState::Asked);
+            asked
+                .filter(|task| task.by == By::Replacement && *task.template != spec.workload.template)
                 .map(|task| task.id.clone())
-                .collect(),
-            _ => Vec::new(),
-        };
-        let n = self.end_tasks(key, &lapsed, false);
+        });
+        let outdated: Vec<TaskId> = outdated.collect();
+        let n = self.let_go(key, &lapsed, at);
         if let Some(policy) = self.policy(key) {
             policy.refused += n;
-            for _ in &outdated {
-                policy.ledger.wait(at);
-            }
         }
-        self.end_tasks(key, &outdated, false);
+        self.let_go(key, &outdated, at);
+    }
+
+    /// Has backends let go of launches, unless they have a place by now; of how many. Nothing is recorded: until a backend has
+    /// said what became of them, they are as they were.
+    fn let_go(&mut self, key: usize, ids: &[TaskId], at: Timestamp) -> u32 {
+        let Some(policy) = self.policies.get(key).and_then(Option::as_ref) else { return 0 };
+        let mut groups: BTreeMap<Arc<str>, Vec<TaskId>> = BTreeMap::new();
+        for task in ids.iter().filter_map(|id| policy.ledger.get(id)) {
+            groups.entry(Arc::clone(&task.backend)).or_default().push(task.id.clone());
+        }
+        let name = policy.name.clone();
+        let mut n = 0;
+        for (backend, ids) in groups {
+            // One that still has to find its tasks again is asked at a later tick, and so is one that is too busy.
+            let state = self.backend_states.get(&*backend);
+            let early = matches!(state, Some(super::BackendState::Idle | super::BackendState::Recovering { .. }));
+            if early || self.settings.dry_run || !self.send(&backend, &name, Work::Withdraw(ids.clone()), None) {
+                continue;
+            }
+            let Some(policy) = self.policy(key) else { return n };
+            n += ids.iter().map(|id| u32::from(policy.ledger.withdraw(id, at))).sum::<u32>();
+            policy.tasks_changed();
+            self.show_tasks(key, &ids);
+        }
+        n
     }
 
     /// What a backend has been asked for and has not placed, where it may keep that for later: nothing is launched for a

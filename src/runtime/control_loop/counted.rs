@@ -359,6 +359,7 @@ impl Loop {
             ready: None,
             grace: workload.grace,
             killed: false,
+            withdrawn: false,
             attempt: 0,
             placement: Placement::default(),
             slot: policy.ledger.free_slots().next(),

@@ -243,7 +243,7 @@ impl World {
             return;
         }
         for id in self.ledger.lapsed(self.now) {
-            self.ledger.kill(&id, self.now);
+            assert!(self.ledger.withdraw(&id, self.now));
             self.ledger.apply(&id, TaskState::Gone, None, None, None, self.now, &self.rules);
             self.units.retain(|unit| unit.id != id);
             self.refused += 1;
@@ -282,6 +282,7 @@ impl World {
                 ready: None,
                 grace: SECOND,
                 killed: false,
+                withdrawn: false,
                 attempt: 0,
                 placement: Placement::default(),
                 slot: None,
