@@ -196,7 +196,7 @@ async fn a_task_is_launched_heard_of_spoken_to_and_killed_on_a_genuine_cluster()
     (other.user, other.roles) = ("somebody".to_owned(), ["*", "ops", "dev"].map(str::to_owned).to_vec());
     client.scheduler.update_framework(other, &[]).await.unwrap();
     let again = client.subscribed().await;
-    assert_eq!((again.serial, again.roles.len(), again.framework_id.as_str()), (2, 3, &*id));
+    assert_eq!((again.serial, again.roles.len(), again.framework_id.as_str()), (2, 3, id));
     let state = operator.state(&master).await.unwrap();
     let shown = state.frameworks.iter().find(|framework| framework.id == id).unwrap();
     assert_eq!((shown.roles.len(), shown.tasks.len()), (3, 1));
