@@ -6,8 +6,8 @@
 -- All places are filled at once. A job that ends leaves its place free until the next multiple of `wait` seconds since
 -- the start; where that comes while all are at work, the first place that becomes free is filled at once, and the
 -- others wait for the next one. A job that fails is one that has ended: the others go on, and its place is filled like
--- any other, later if many fail. With `max_failures` the run ends with code 1 once its count is reached: a job that fails
--- counts one up, one that goes well counts one down, to no less than 0.
+-- any other, later if many fail. With `max_failures` the run ends with code 1 once that count is reached: a job that
+-- fails counts one up, one that goes well counts one down, to no less than 0.
 
 local p = require("setpoint.params")({
   cmd = "echo 'Hello World'", -- for `sh -c`; empty: the image's own
