@@ -57,10 +57,12 @@ async fn check_knows_the_words_and_needs_no_engine() {
             format!("{docker} health = {{ tcp = \"web\" }}, ports = {{ web = 80 }}"),
             "workload.health.tcp means nothing to the backend \"docker\"",
         ),
-        (r#"command = "x", user = "me""#.to_owned(), "workload.user means nothing to the backend \"local\""),
+        (r#"command = "x", init = true"#.to_owned(), "workload.init means nothing to the backend \"local\""),
     ] {
         let (code, said) = check(&words).await;
         assert_eq!(code, Some(0), "{words}: {said}");
         assert!(said.contains(expected), "{words}: {said}");
     }
+    let (code, said) = check(r#"command = "x", user = "me""#).await;
+    assert_eq!((code, said.as_str()), (Some(0), "p.lua: ok\n"), "commands have users, too");
 }
