@@ -419,7 +419,7 @@ impl Loop {
             return;
         }
         let lapsed = policy.ledger.lapsed(at);
-        // Replacements stay wanted, as the file has them now: those that are as it was wait anew.
+        // Replacements stay wanted, as the file has them now: those that are as it was make way for others, wherever they are.
         let outdated = policy.spec().filter(|_| policy.rules.kind == Kind::Service).into_iter().flat_map(|spec| {
             let asked = policy.ledger.tasks().filter(|task| task.state == TaskState::Asked);
             asked
@@ -430,8 +430,12 @@ impl Loop {
         let n = self.let_go(key, &lapsed, at);
         if let Some(policy) = self.policy(key) {
             policy.refused += n;
+            // They are wanted from this moment on: a decision before the backend's word is not to make up for them.
+            for _ in &outdated {
+                policy.ledger.wait(at);
+            }
         }
-        self.let_go(key, &outdated, at);
+        self.end_tasks(key, &outdated, false);
     }
 
     /// Has backends let go of launches, unless they have a place by now; of how many. Nothing is recorded: until a backend has
