@@ -135,6 +135,17 @@ fn without_password(text: &str) -> String {
     }
 }
 
+/// The URL of whoever answers at that port of a host, a name or an address; none when that makes no URL, or more than that.
+pub(super) fn at(host: &str, port: u16, tls: bool) -> Option<Url> {
+    let scheme = if tls { "https" } else { "http" };
+    let is_bare_v6 = host.contains(':') && !host.starts_with('[');
+    let host = if is_bare_v6 { format!("[{host}]") } else { host.to_owned() };
+    let url = Url::parse(&format!("{scheme}://{host}:{port}/")).ok()?;
+    // A host with a slash or an `@` in it would have made something else of the URL.
+    let whole = url.path() == "/" && url.username().is_empty() && url.query().is_none() && url.fragment().is_none();
+    whole.then_some(url)
+}
+
 /// The URL of an endpoint of a master or agent, such as `/api/v1/scheduler`.
 pub(super) fn endpoint(base: &Url, path: &str) -> Url {
     let mut url = base.clone();

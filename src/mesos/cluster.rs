@@ -33,11 +33,13 @@ pub struct Cluster {
 }
 
 impl Cluster {
-    /// A reader of the cluster of these masters. With `tls` the masters that ZooKeeper names, and agents, are asked over it.
+    /// A reader of the cluster of these masters. With `tls` the masters that ZooKeeper names, and agents, are asked over it;
+    /// agents are, too, when the URL of a master says `https`.
     ///
     /// # Errors
     /// The HTTP client cannot be made.
     pub fn new(masters: Masters, tls: bool, http: &HttpConfig) -> Result<Self, MesosError> {
+        let tls = tls || matches!(&masters, Masters::List(urls) if urls.iter().any(|url| url.scheme() == "https"));
         let stop = CancellationToken::new();
         let stops = stop.clone().drop_guard();
         Ok(Self { operator: Operator::new(http)?, masters, tls, leader: OnceLock::new(), stop, _stops: stops })
@@ -82,5 +84,24 @@ impl Cluster {
 
     fn no_leader(&self) -> MesosError {
         MesosError::NoLeader { masters: self.masters.to_string() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn credentials_go_to_agents_in_the_clear_only_where_they_go_to_masters_so() {
+        for (masters, tls, expected) in [
+            ("a:5050", false, false),
+            ("https://a:5050", false, true),
+            ("a:5050,https://b:5050", false, true),
+            ("zk://a:2181/mesos", false, false),
+            ("zk://a:2181/mesos", true, true),
+        ] {
+            let cluster = Cluster::new(masters.parse().unwrap(), tls, &HttpConfig::default()).unwrap();
+            assert_eq!(cluster.tls, expected, "{masters}");
+        }
     }
 }

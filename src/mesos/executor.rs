@@ -17,7 +17,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::address::endpoint;
 use super::error::{MesosError, innermost};
-use super::http::{Credentials, Http, HttpConfig};
+use super::http::{Credentials, Http, HttpConfig, Identity};
 use super::recordio::Decoder;
 use super::wire::executor::{Call, Data, Event, Subscribe, Subscribed, Update};
 use super::wire::{Bytes, ExecutorId, FrameworkId, StatusSource, TaskId, TaskInfo, TaskStatus};
@@ -26,8 +26,31 @@ const PATH: &str = "/api/v1/executor";
 const MOST_SIGNALS: usize = 256;
 const MOST_RECORD: usize = 64 << 20;
 
+/// How long an attempt to subscribe has in any case, however late it begins.
+const LEAST_ATTEMPT: Duration = Duration::from_secs(1);
+
+/// Between two attempts to tell an update, doubling to the second of them.
+const PAUSE: Duration = Duration::from_millis(100);
+const LONGEST_PAUSE: Duration = Duration::from_secs(2);
+
+const SILENT: &str = "it does not answer SUBSCRIBE";
+
+/// What libprocess is told of TLS by: whether it is on, whether certificates count (and how that was called before Mesos
+/// 1.10), who signs them, a certificate of one's own and its key. Before Mesos 1.0 all of them had the shorter names.
+const TLS: [[&str; 6]; 2] = [
+    [
+        "LIBPROCESS_SSL_ENABLED",
+        "LIBPROCESS_SSL_VERIFY_SERVER_CERT",
+        "LIBPROCESS_SSL_VERIFY_CERT",
+        "LIBPROCESS_SSL_CA_FILE",
+        "LIBPROCESS_SSL_CERT_FILE",
+        "LIBPROCESS_SSL_KEY_FILE",
+    ],
+    ["SSL_ENABLED", "SSL_VERIFY_SERVER_CERT", "SSL_VERIFY_CERT", "SSL_CA_FILE", "SSL_CERT_FILE", "SSL_KEY_FILE"],
+];
+
 /// What an agent tells the executors that it starts.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct ExecutorConfig {
     /// The agent.
     pub agent: Url,
@@ -45,10 +68,29 @@ pub struct ExecutorConfig {
     pub shutdown_grace: Duration,
     /// The token that the agent gave, where executors are authenticated.
     pub token: Option<String>,
+    /// TLS, and limits; a token comes before its credentials.
+    pub http: HttpConfig,
+}
+
+impl std::fmt::Debug for ExecutorConfig {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("ExecutorConfig")
+            .field("agent", &self.agent.as_str())
+            .field("framework_id", &self.framework_id)
+            .field("executor_id", &self.executor_id)
+            .field("checkpoint", &self.checkpoint)
+            .field("recovery_timeout", &self.recovery_timeout)
+            .finish_non_exhaustive()
+    }
 }
 
 impl ExecutorConfig {
     /// From the variables that the agent sets, `MESOS_AGENT_ENDPOINT` and others. Says which one is wrong or missing.
+    ///
+    /// The agent is asked over TLS where `LIBPROCESS_SSL_ENABLED` says so. As with libprocess its certificate counts only with
+    /// `LIBPROCESS_SSL_VERIFY_SERVER_CERT`; it then must be for the host in `MESOS_AGENT_ENDPOINT`, and from whom the system
+    /// or the file of `LIBPROCESS_SSL_CA_FILE` trusts. The files of `LIBPROCESS_SSL_CERT_FILE` and `LIBPROCESS_SSL_KEY_FILE`
+    /// are shown to an agent that asks for them. `LIBPROCESS_SSL_CA_DIR` is not looked at.
     pub fn from_variables(variable: impl Fn(&str) -> Option<String>) -> Result<Self, VariableError> {
         let needed = |name: &'static str| {
             variable(name).filter(|value| !value.is_empty()).ok_or(VariableError { name, problem: "is not set" })
@@ -59,7 +101,9 @@ impl ExecutorConfig {
         };
         let name = "MESOS_AGENT_ENDPOINT";
         let agent = needed(name)?;
-        let url = if agent.contains("://") { agent } else { format!("http://{agent}/") };
+        let tls = tls(&variable)?;
+        let scheme = if tls.is_some() { "https" } else { "http" };
+        let url = if agent.contains("://") { agent } else { format!("{scheme}://{agent}/") };
         Ok(Self {
             agent: Url::parse(&url).map_err(|_| VariableError { name, problem: "is no `host:port`" })?,
             framework_id: FrameworkId::new(needed("MESOS_FRAMEWORK_ID")?),
@@ -69,8 +113,29 @@ impl ExecutorConfig {
             backoff_most: duration("MESOS_SUBSCRIPTION_BACKOFF_MAX", Duration::from_secs(2))?,
             shutdown_grace: duration("MESOS_EXECUTOR_SHUTDOWN_GRACE_PERIOD", Duration::from_secs(5))?,
             token: variable("MESOS_EXECUTOR_AUTHENTICATION_TOKEN"),
+            http: tls.unwrap_or_default(),
         })
     }
+}
+
+/// TLS as libprocess is told of it; none where it is off.
+fn tls(variable: &impl Fn(&str) -> Option<String>) -> Result<Option<HttpConfig>, VariableError> {
+    let is_on = |name: &str| variable(name).is_some_and(|text| text == "1" || text == "true");
+    let Some([_, _, _, ca, certificate, key]) = TLS.into_iter().find(|names| is_on(names[0])) else { return Ok(None) };
+    let verified = TLS.into_iter().any(|names| is_on(names[1]) || is_on(names[2]));
+    let read = |name: &str| variable(name).filter(|path| !path.is_empty()).map(std::fs::read);
+    let unreadable = |_| VariableError { name: ca, problem: "names a file that cannot be read" };
+    let ca_pem = verified.then_some(ca).and_then(read).transpose().map_err(unreadable)?;
+    let identity = match (read(certificate), read(key)) {
+        (Some(Ok(certificate)), Some(Ok(key))) => Some(Identity([certificate, key].join(&b'\n'))),
+        (Some(_), Some(_)) => {
+            // Another user's than the one that tasks run as; most agents do not ask for it.
+            tracing::info!("the certificate that agents may ask for cannot be read: {certificate}, {key}");
+            None
+        }
+        _ => None,
+    };
+    Ok(Some(HttpConfig { ca_pem, accept_any_certificate: !verified, identity, ..HttpConfig::default() }))
 }
 
 /// A variable that an agent should have set.
@@ -162,8 +227,8 @@ impl Drop for ExecutorSignals {
 impl Executor {
     /// Starts a client, which subscribes by itself. Must be called within a tokio runtime.
     pub fn connect(config: ExecutorConfig) -> Result<(Self, ExecutorSignals), MesosError> {
-        let credentials = config.token.clone().map(Credentials::Bearer);
-        let http = Http::to(&config.agent, &HttpConfig { credentials, ..HttpConfig::default() })?;
+        let credentials = config.token.clone().map(Credentials::Bearer).or_else(|| config.http.credentials.clone());
+        let http = Http::to(&config.agent, &HttpConfig { credentials, ..config.http.clone() })?;
         Http::check(&config.agent)?;
         let shared = Arc::new(Shared {
             config,
@@ -238,8 +303,11 @@ impl Shared {
         // An agent that never answers an executor ends it, so the first time is no different from a recovery.
         let (mut alone_since, mut attempts) = (Instant::now(), 0_u32);
         loop {
-            let problem = match self.subscribe().await {
-                Ok(stream) => match self.follow(stream, signals).await {
+            let deadline = alone_since.checked_add(self.config.recovery_timeout);
+            let deadline = deadline.map(|deadline| deadline.max(Instant::now() + LEAST_ATTEMPT));
+            let problem = match before(deadline, self.subscribe()).await {
+                None => SILENT.to_owned(),
+                Some(Ok(stream)) => match self.follow(stream, deadline, signals).await {
                     (_, Following::Over(why)) => return why,
                     (subscribed, Following::Broken(why)) => {
                         self.subscribed.send_replace(false);
@@ -255,8 +323,12 @@ impl Shared {
                         why
                     }
                 },
-                Err(error) if error.is_refusal() => return error.to_string(),
-                Err(error) => error.to_string(),
+                // An agent that is about to be there answers 404 or 503; one that does not know this executor, because its
+                // state was removed, answers 400.
+                Some(Err(error)) if fault(&error).is_some_and(|status| !matches!(status, 404 | 429)) => {
+                    return error.to_string();
+                }
+                Some(Err(error)) => error.to_string(),
             };
             let away = alone_since.elapsed();
             if away >= self.config.recovery_timeout {
@@ -284,14 +356,21 @@ impl Shared {
         if answer.status().is_success() { Ok(answer) } else { Err(self.http.problem(&url, answer).await) }
     }
 
-    /// Reads a stream to its end; also tells whether there was a subscription.
-    async fn follow(&self, mut stream: Response, signals: &mpsc::Sender<ExecutorSignal>) -> (bool, Following) {
+    /// Reads a stream to its end, which comes at the deadline if there is no subscription by then; also tells whether there
+    /// was one.
+    async fn follow(
+        &self,
+        mut stream: Response,
+        deadline: Option<Instant>,
+        signals: &mpsc::Sender<ExecutorSignal>,
+    ) -> (bool, Following) {
         let (mut decoder, mut subscribed) = (Decoder::new(MOST_RECORD), false);
         loop {
-            match stream.chunk().await {
-                Ok(Some(bytes)) => decoder.push(&bytes),
-                Ok(None) => return (subscribed, Following::Broken("the agent closed the stream".to_owned())),
-                Err(error) => return (subscribed, Following::Broken(innermost(&error))),
+            match before(deadline.filter(|_| !subscribed), stream.chunk()).await {
+                Some(Ok(Some(bytes))) => decoder.push(&bytes),
+                Some(Ok(None)) => return (subscribed, Following::Broken("the agent closed the stream".to_owned())),
+                Some(Err(error)) => return (subscribed, Following::Broken(innermost(&error))),
+                None => return (subscribed, Following::Broken(SILENT.to_owned())),
             }
             loop {
                 let event = match decoder.next_record() {
@@ -342,16 +421,22 @@ impl Shared {
     async fn send_updates(self: Arc<Self>, mut inbox: mpsc::UnboundedReceiver<Update>) {
         while let Some(update) = inbox.recv().await {
             let (uuid, call) = (update.status.uuid.clone(), Call::Update(Box::new(update)));
+            let mut pause = PAUSE;
             while self.unacknowledged().updates.iter().any(|update| update.status.uuid == uuid) {
                 if self.subscribed.subscribe().wait_for(|subscribed| *subscribed).await.is_err() {
                     return;
                 }
                 match self.call(&call).await {
                     Ok(()) => break,
-                    Err(error) if error.is_retryable() => tokio::time::sleep(Duration::from_millis(100)).await,
-                    Err(error) => {
+                    // For a moment an agent that has come back does not know its executors, and answers 403 or 404.
+                    Err(error) if fault(&error).is_some_and(|status| !matches!(status, 401 | 403 | 404 | 429)) => {
                         tracing::warn!(error = %error, "the agent does not take an update");
                         self.unacknowledged().updates.retain(|update| update.status.uuid != uuid);
+                    }
+                    Err(error) => {
+                        tracing::debug!(error = %error, "the agent does not take an update yet");
+                        tokio::time::sleep(pause).await;
+                        pause = (pause * 2).min(LONGEST_PAUSE);
                     }
                 }
             }
@@ -367,6 +452,22 @@ enum Following {
     Over(String),
 }
 
+/// The status with which the agent finds fault with a request.
+fn fault(error: &MesosError) -> Option<u16> {
+    match error {
+        MesosError::Status { status, .. } if status.is_client_error() => Some(status.as_u16()),
+        _ => None,
+    }
+}
+
+/// What comes of it before a deadline, where there is one.
+async fn before<T>(deadline: Option<Instant>, work: impl Future<Output = T>) -> Option<T> {
+    match deadline {
+        Some(deadline) => tokio::time::timeout_at(deadline, work).await.ok(),
+        None => Some(work.await),
+    }
+}
+
 /// A random UUID (version 4), as its 16 bytes.
 fn new_uuid() -> Bytes {
     let mut bytes = fastrand::u128(..).to_be_bytes();
@@ -379,13 +480,14 @@ fn new_uuid() -> Bytes {
 mod tests {
     use super::*;
 
+    fn read(pairs: &[(&str, &str)]) -> Result<ExecutorConfig, VariableError> {
+        ExecutorConfig::from_variables(|name| {
+            pairs.iter().find(|(key, _)| *key == name).map(|(_, value)| (*value).to_owned())
+        })
+    }
+
     #[test]
     fn an_agents_variables() {
-        let read = |pairs: &'static [(&str, &str)]| {
-            let variable =
-                move |name: &str| pairs.iter().find(|(key, _)| *key == name).map(|(_, value)| (*value).to_owned());
-            ExecutorConfig::from_variables(variable)
-        };
         let config = read(&[
             ("MESOS_AGENT_ENDPOINT", "127.0.0.1:5051"),
             ("MESOS_FRAMEWORK_ID", "f"),
@@ -402,5 +504,54 @@ mod tests {
         for bad in ["", "15", "mins", "-1secs", "1e999secs", "3 fortnights"] {
             assert_eq!(duration(bad), None, "{bad}");
         }
+    }
+
+    #[test]
+    fn tls_is_what_libprocess_is_told_of_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = |name: &str, text: &str| {
+            let path = folder.path().join(name);
+            std::fs::write(&path, text).unwrap();
+            path.to_str().unwrap().to_owned()
+        };
+        let (ca, certificate, key) = (file("ca", "CA"), file("certificate", "CERTIFICATE"), file("key", "KEY"));
+        let with = |pairs: &[(&str, &str)]| {
+            let needed = [("MESOS_AGENT_ENDPOINT", "a:5051"), ("MESOS_FRAMEWORK_ID", "f"), ("MESOS_EXECUTOR_ID", "e")];
+            read(&[&needed[..], pairs].concat())
+        };
+        for off in ["0", "false", ""] {
+            let config = with(&[("LIBPROCESS_SSL_ENABLED", off), ("LIBPROCESS_SSL_CA_FILE", "/nowhere")]).unwrap();
+            assert_eq!((config.agent.as_str(), config.http.accept_any_certificate), ("http://a:5051/", false), "{off}");
+        }
+        let config = with(&[("LIBPROCESS_SSL_ENABLED", "1"), ("LIBPROCESS_SSL_CA_FILE", "/nowhere")]).unwrap();
+        assert_eq!((config.agent.as_str(), config.http.accept_any_certificate), ("https://a:5051/", true));
+        assert_eq!((config.http.ca_pem, config.http.identity), (None, None));
+        let strict = [
+            ("LIBPROCESS_SSL_ENABLED", "true"),
+            ("LIBPROCESS_SSL_VERIFY_SERVER_CERT", "true"),
+            ("LIBPROCESS_SSL_CA_FILE", ca.as_str()),
+            ("LIBPROCESS_SSL_CERT_FILE", certificate.as_str()),
+            ("LIBPROCESS_SSL_KEY_FILE", key.as_str()),
+        ];
+        let old = [
+            ("SSL_ENABLED", "1"),
+            ("SSL_VERIFY_CERT", "1"),
+            ("SSL_CA_FILE", ca.as_str()),
+            ("SSL_CERT_FILE", certificate.as_str()),
+            ("SSL_KEY_FILE", key.as_str()),
+        ];
+        for pairs in [strict, old] {
+            let config = with(&pairs).unwrap();
+            assert_eq!((config.agent.as_str(), config.http.accept_any_certificate), ("https://a:5051/", false));
+            assert_eq!(config.http.ca_pem.as_deref(), Some(&b"CA"[..]));
+            assert_eq!(config.http.identity, Some(Identity(b"CERTIFICATE\nKEY".to_vec())));
+            assert!(format!("{config:?}").contains("Identity(…)"));
+        }
+        let mut wrong = strict;
+        wrong[2].1 = "/nowhere";
+        assert_eq!(with(&wrong).unwrap_err().name, "LIBPROCESS_SSL_CA_FILE");
+        wrong[1].1 = "0";
+        wrong[4].1 = "/nowhere";
+        assert_eq!(with(&wrong).unwrap().http.identity, None, "most agents do not ask for it");
     }
 }

@@ -38,6 +38,16 @@ impl std::fmt::Debug for Credentials {
     }
 }
 
+/// A certificate of ours, those of its issuers, and its private key, in PEM.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Identity(pub Vec<u8>);
+
+impl std::fmt::Debug for Identity {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Identity(…)")
+    }
+}
+
 /// What requests have in common.
 #[derive(Clone, Debug, Default)]
 pub struct HttpConfig {
@@ -45,6 +55,10 @@ pub struct HttpConfig {
     pub credentials: Option<Credentials>,
     /// Certificates, in PEM, that are trusted besides those of the system.
     pub ca_pem: Option<Vec<u8>>,
+    /// Whether any certificate will do: only for an agent on this machine, and only where its cluster has it so.
+    pub accept_any_certificate: bool,
+    /// What we show to those who want to see a certificate of ours.
+    pub identity: Option<Identity>,
     /// Limit of making a connection; none means 5 s.
     pub connect_timeout: Option<Duration>,
     /// Limit of a call, from its beginning to its answer; none means 10 s.
@@ -183,18 +197,28 @@ fn builder(config: &HttpConfig) -> ClientBuilder {
         .user_agent(concat!("setpoint/", env!("CARGO_PKG_VERSION")))
 }
 
+#[cfg(not(feature = "tls"))]
 fn client(config: &HttpConfig) -> Result<Client, reqwest::Error> {
-    #[cfg(feature = "tls")]
+    builder(config).build()
+}
+
+#[cfg(feature = "tls")]
+fn client(config: &HttpConfig) -> Result<Client, reqwest::Error> {
+    let identity = config.identity.as_ref().map(|Identity(pem)| reqwest::Identity::from_pem(pem)).transpose()?;
+    let begin = || {
+        let builder = builder(config).tls_danger_accept_invalid_certs(config.accept_any_certificate);
+        match &identity {
+            Some(identity) => builder.identity(identity.clone()),
+            None => builder,
+        }
+    };
     if let Some(pem) = &config.ca_pem {
         let certificates = reqwest::Certificate::from_pem_bundle(pem)?;
-        return builder(config)
+        return begin()
             .tls_certs_merge(certificates.clone())
             .build()
-            .or_else(|_| builder(config).tls_certs_only(certificates).build());
+            .or_else(|_| begin().tls_certs_only(certificates).build());
     }
-    let client = builder(config).build();
     // A machine without any CA certificates can still speak plain HTTP.
-    #[cfg(feature = "tls")]
-    let client = client.or_else(|_| builder(config).tls_certs_only([]).build());
-    client
+    begin().build().or_else(|_| begin().tls_certs_only([]).build())
 }

@@ -66,7 +66,7 @@ mod zookeeper;
 pub use address::{Masters, ZooKeeperUrl, redirected};
 pub use cluster::Cluster;
 pub use error::MesosError;
-pub use http::{Credentials, HttpConfig};
+pub use http::{Credentials, HttpConfig, Identity};
 pub use scheduler::{Connected, Scheduler, SchedulerConfig, Signal, Signals, Status};
 pub use subscription::{End, Patience};
 pub use usage::Meter;

@@ -7,6 +7,7 @@ use std::net::Ipv4Addr;
 
 use reqwest::Url;
 
+use super::address::at;
 use super::wire::{self, MasterInfo, UnreadableMessage};
 
 /// How a master's node begins.
@@ -44,20 +45,14 @@ pub fn read(content: &[u8]) -> Result<MasterInfo, NodeError> {
 pub fn url(info: &MasterInfo, tls: bool) -> Result<Url, NodeError> {
     let address = info.address.clone().unwrap_or_default();
     let port = if address.port == 0 { info.port } else { Some(address.port) };
-    let port = port.filter(|port| (1..=65_535).contains(port)).ok_or(NodeError::NoAddress)?;
+    let port = port.and_then(|port| u16::try_from(port).ok()).filter(|port| *port > 0).ok_or(NodeError::NoAddress)?;
     // In network order, read as if it were little-endian.
     let old = info.ip.map(|ip| Ipv4Addr::from(ip.to_le_bytes()).to_string());
     let ip = address.ip.filter(|ip| !ip.is_empty()).or(old);
     let name =
         address.hostname.or_else(|| info.hostname.clone()).filter(|name| !name.is_empty() && name != "localhost");
     let host = if tls { name.or(ip) } else { ip.or(name) };
-    let host = host.ok_or(NodeError::NoAddress)?;
-    let bracketed = if host.contains(':') && !host.starts_with('[') { format!("[{host}]") } else { host };
-    let scheme = if tls { "https" } else { "http" };
-    let url = Url::parse(&format!("{scheme}://{bracketed}:{port}/")).map_err(|_| NodeError::NoAddress)?;
-    // A host with a slash or an `@` in it would have made something else of the URL.
-    let whole = url.path() == "/" && url.username().is_empty() && url.query().is_none() && url.fragment().is_none();
-    if whole { Ok(url) } else { Err(NodeError::NoAddress) }
+    host.and_then(|host| at(&host, port, tls)).ok_or(NodeError::NoAddress)
 }
 
 #[cfg(test)]

@@ -323,7 +323,8 @@ impl Worker {
 
     /// Waits for one thing to happen and deals with it.
     async fn turn(&mut self) {
-        let deadline = self.subscription.deadline().map(|until| self.began + until);
+        // One that the clock cannot tell never comes.
+        let deadline = self.subscription.deadline().and_then(|until| self.began.checked_add(until));
         let due = async {
             match deadline {
                 Some(deadline) => tokio::time::sleep_until(deadline).await,

@@ -31,6 +31,13 @@ pub(super) const PATH: &str = "/api/v1/scheduler";
 /// Redirects that are followed before it counts as a failure.
 const MOST_REDIRECTS: u32 = 4;
 
+/// A stream that ends before this, or before a heartbeat was due if that is sooner, did not live: whoever cuts each at once
+/// is asked less and less often. The first one that is lost after one that lived is asked for anew as soon as ever.
+const SHORT: Duration = Duration::from_secs(5);
+
+/// Masters that want more time between two heartbeats are not believed: a stream that died would never be missed.
+const LONGEST_HEARTBEAT: Duration = Duration::from_secs(600);
+
 /// How patient a subscription is.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Patience {
@@ -169,6 +176,10 @@ pub struct Subscription {
     patience: Patience,
     /// Failed attempts since the last subscription.
     failures: u32,
+    /// When the last stream was subscribed.
+    since: Duration,
+    /// Streams in a row that did not live.
+    short: u32,
     redirects: u32,
     random: fastrand::Rng,
 }
@@ -186,7 +197,8 @@ impl Subscription {
 
     fn new(candidates: Candidates, patience: Patience, seed: u64) -> Self {
         let random = fastrand::Rng::with_seed(seed);
-        Self { state: State::Detecting, candidates, patience, failures: 0, redirects: 0, random }
+        let (state, since) = (State::Detecting, Duration::ZERO);
+        Self { state, candidates, patience, failures: 0, since, short: 0, redirects: 0, random }
     }
 
     /// Where it stands.
@@ -273,12 +285,16 @@ impl Subscription {
     }
 
     fn subscribed(&mut self, now: Duration, heartbeat: Option<Duration>) -> Vec<Effect> {
-        let (State::Connecting { master, .. } | State::Subscribed { master, .. }) = &self.state else {
-            return Vec::new();
+        let (master, since) = match &self.state {
+            State::Connecting { master, .. } => (master.clone(), now),
+            State::Subscribed { master, .. } => (master.clone(), self.since),
+            State::Detecting | State::Waiting { .. } | State::Ended => return Vec::new(),
         };
         let heartbeat = heartbeat.filter(|interval| !interval.is_zero()).unwrap_or(self.patience.heartbeat);
+        let heartbeat = heartbeat.min(LONGEST_HEARTBEAT);
         let until = now.saturating_add(heartbeat.saturating_mul(self.patience.missed_heartbeats.max(1)));
-        self.state = State::Subscribed { master: master.clone(), heartbeat, until };
+        self.state = State::Subscribed { master, heartbeat, until };
+        self.since = since;
         self.failures = 0;
         Vec::new()
     }
@@ -311,19 +327,22 @@ impl Subscription {
 
     /// The attempt, or the stream, is over; the next one comes after a pause.
     fn lost(&mut self, now: Duration, what: String) -> Vec<Effect> {
-        let tell = match &self.state {
-            State::Subscribed { .. } => Effect::Lost(what),
-            State::Connecting { .. } => Effect::Failed(what),
+        let (tell, rounds) = match &self.state {
+            State::Subscribed { heartbeat, .. } => {
+                let is_short = now.saturating_sub(self.since) < SHORT.min(*heartbeat);
+                self.short = if is_short { self.short.saturating_add(1) } else { 0 };
+                (Effect::Lost(what), self.short.saturating_sub(1))
+            }
+            State::Connecting { .. } => {
+                if let Candidates::List { urls, next } = &mut self.candidates {
+                    *next = (*next + 1) % urls.len().max(1);
+                }
+                self.failures = self.failures.saturating_add(1);
+                (Effect::Failed(what), self.rounds())
+            }
             State::Detecting | State::Waiting { .. } | State::Ended => return Vec::new(),
         };
-        let was_subscribed = matches!(tell, Effect::Lost(_));
-        if let (Candidates::List { urls, next }, false) = (&mut self.candidates, was_subscribed) {
-            *next = (*next + 1) % urls.len().max(1);
-        }
-        if !was_subscribed {
-            self.failures = self.failures.saturating_add(1);
-        }
-        self.state = State::Waiting { until: now.saturating_add(self.pause()) };
+        self.state = State::Waiting { until: now.saturating_add(self.pause(rounds)) };
         vec![Effect::Close, tell]
     }
 
@@ -333,7 +352,7 @@ impl Subscription {
     }
 
     fn fresh_attempt(&mut self, now: Duration) -> Vec<Effect> {
-        self.failures = 0;
+        (self.failures, self.short) = (0, 0);
         self.attempt(now)
     }
 
@@ -356,19 +375,24 @@ impl Subscription {
         vec![Effect::Subscribe(master)]
     }
 
-    /// Short while there are candidates that have not been asked, then growing. Half of it is drawn, so that many
-    /// schedulers that lost one master do not all come back at once.
-    fn pause(&mut self) -> Duration {
+    /// How often every candidate has failed in a row; none while there are some that have not been asked this time.
+    fn rounds(&self) -> u32 {
         let among = match &self.candidates {
             Candidates::List { urls, .. } => u32::try_from(urls.len().max(1)).unwrap_or(u32::MAX),
             Candidates::Detected(_) => 1,
         };
-        let rounds = self.failures / among;
-        let whole = if !self.failures.is_multiple_of(among) || rounds == 0 {
-            self.patience.backoff_first / 4
-        } else {
-            let factor = 1_u32.checked_shl(rounds - 1).unwrap_or(u32::MAX);
-            self.patience.backoff_first.saturating_mul(factor).min(self.patience.backoff_most)
+        if self.failures.is_multiple_of(among) { self.failures / among } else { 0 }
+    }
+
+    /// Short at first, then growing with each round. Half of it is drawn, so that many schedulers that lost one master do
+    /// not all come back at once.
+    fn pause(&mut self, rounds: u32) -> Duration {
+        let whole = match rounds.checked_sub(1) {
+            None => self.patience.backoff_first / 4,
+            Some(doublings) => {
+                let factor = 1_u32.checked_shl(doublings).unwrap_or(u32::MAX);
+                self.patience.backoff_first.saturating_mul(factor).min(self.patience.backoff_most)
+            }
         };
         whole.mul_f64(0.5 + 0.5 * self.random.f64())
     }

@@ -2,8 +2,10 @@
 //!
 //! One worker for each client holds a session, watches the masters' folder, and publishes the leader's URL whenever it
 //! changes. Sessions that end are replaced. While ZooKeeper cannot be asked the last known leader stands: a master that
-//! lives is not to be dropped for ZooKeeper's sake, and one that does not shows that by itself.
+//! lives is not to be dropped for ZooKeeper's sake, and one that does not shows that by itself. That nobody leads is told
+//! once it has lasted: it is the same as an election at first, and as a wrong path in the end.
 
+use std::pin::pin;
 use std::time::Duration;
 
 use reqwest::Url;
@@ -21,11 +23,14 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 /// How long a server of the ensemble may take to be connected to before the next one is tried.
 const CONNECT: Duration = Duration::from_secs(3);
 
+/// How long an election may take before it is told that nobody leads.
+const ELECTION: Duration = Duration::from_secs(3);
+
 /// What comes out of watching.
 pub(super) struct Detection {
     /// Who leads; none at first, and whenever ZooKeeper says that there is nobody.
     pub(super) leader: watch::Receiver<Option<Url>>,
-    /// Why that cannot be asked at present.
+    /// Why there is nobody, or why that cannot be asked at present.
     pub(super) trouble: watch::Receiver<Option<String>>,
 }
 
@@ -67,7 +72,7 @@ impl Detector {
         self.trouble.send_if_modified(|known| {
             let is_new = known.as_deref() != Some(trouble);
             if is_new {
-                tracing::warn!("{trouble}; asking again until it answers");
+                tracing::warn!("{trouble}; waiting until that changes");
                 *known = Some(trouble.to_owned());
             }
             is_new
@@ -103,27 +108,48 @@ impl Detector {
 
     /// Publishes who leads, and waits until that may have changed.
     async fn look(&self, client: &Client) -> Result<(), Error> {
-        let (names, changed) = match client.list_and_watch_children(&self.url.path).await {
+        let (hosts, path) = (&self.url.hosts, &self.url.path);
+        let (names, changed) = match client.list_and_watch_children(path).await {
             Ok(found) => found,
             Err(Error::NoNode) => {
                 self.publish(None);
-                return self.created(client).await;
+                let what = format!("ZooKeeper at {hosts} has no masters' folder `{path}`");
+                return self.without_leader(&what, self.created(client)).await;
             }
             Err(error) => return Err(error),
         };
-        let leader = match node::leader(names.iter().map(String::as_str)) {
-            Some(name) => match client.get_data(&format!("{}/{name}", self.url.path)).await {
-                Ok((content, _)) => self.read(&content),
-                // It went between the two questions: look again.
-                Err(Error::NoNode) => return Ok(()),
-                Err(error) => return Err(error),
-            },
-            None => None,
+        let Some(name) = node::leader(names.iter().map(String::as_str)) else {
+            self.publish(None);
+            let what = format!("ZooKeeper at {hosts} has no master in `{path}`");
+            self.without_leader(&what, changed.changed()).await;
+            return Ok(());
         };
-        self.publish(leader);
+        let content = match client.get_data(&format!("{path}/{name}")).await {
+            Ok((content, _)) => content,
+            // It went between the two questions: look again.
+            Err(Error::NoNode) => return Ok(()),
+            Err(error) => return Err(error),
+        };
+        match node::read(&content).and_then(|info| node::url(&info, self.tls)) {
+            Ok(leader) => self.publish(Some(leader)),
+            Err(error) => {
+                self.publish(None);
+                self.tell(&format!("ZooKeeper at {hosts}: the leader's node `{path}/{name}` is of no use: {error}"));
+            }
+        }
         let event = changed.changed().await;
         tracing::trace!(event = ?event.event_type, "the masters' nodes have changed");
         Ok(())
+    }
+
+    /// Waits for news while nobody leads; an election is over before that is told.
+    async fn without_leader<T>(&self, what: &str, news: impl Future<Output = T>) -> T {
+        let mut news = pin!(news);
+        if let Ok(news) = tokio::time::timeout(ELECTION, news.as_mut()).await {
+            return news;
+        }
+        self.tell(what);
+        news.await
     }
 
     /// Waits until the masters' folder may be there.
@@ -135,14 +161,10 @@ impl Detector {
         Ok(())
     }
 
-    fn read(&self, content: &[u8]) -> Option<Url> {
-        let url = node::read(content).and_then(|info| node::url(&info, self.tls));
-        url.inspect_err(|error| tracing::warn!(zookeeper = %self.url, error = %error, "the leader's node is of no use"))
-            .ok()
-    }
-
     fn publish(&self, leader: Option<Url>) {
-        self.trouble.send_if_modified(|known| known.take().is_some());
+        if leader.is_some() {
+            self.trouble.send_if_modified(|known| known.take().is_some());
+        }
         self.leader.send_if_modified(|known| {
             let changed = *known != leader;
             if changed {

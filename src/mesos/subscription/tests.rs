@@ -57,6 +57,45 @@ fn masters_of_a_list_are_tried_in_turn_with_growing_pauses() {
 }
 
 #[test]
+fn streams_that_are_cut_at_once_are_asked_for_less_and_less_often() {
+    let mut list = Subscription::with_list(vec![url(1), url(2)], Patience::default(), 7);
+    let (mut now, mut pauses) = (ms(0), Vec::new());
+    assert_eq!(list.step(now, Input::Start), [Effect::Subscribe(url(1))]);
+    // Its heartbeats are a second apart; another one, whose are further apart, has lived after 5 s.
+    let mut lost_after = |list: &mut Subscription, lived: Duration, heartbeat: u64| {
+        list.step(now, Input::Subscribed { heartbeat: Some(ms(heartbeat)) });
+        list.step(now + lived / 2, Input::Subscribed { heartbeat: Some(ms(heartbeat)) });
+        now += lived;
+        let effects = list.step(now, Input::Lost("cut".to_owned()));
+        assert!(matches!(&effects[..], [Effect::Close, Effect::Lost(_)]), "{effects:?}");
+        let until = list.deadline().unwrap();
+        let pause = until.checked_sub(now).unwrap();
+        now = until;
+        assert_eq!(list.step(now, Input::Due), [Effect::Subscribe(url(1))], "nothing is wrong with that master");
+        pause
+    };
+    for _ in 0..8 {
+        pauses.push(lost_after(&mut list, ms(999), 1000));
+    }
+    assert!(pauses[0] < ms(100), "{pauses:?}");
+    assert!(pauses[1] >= ms(125) && pauses[1] <= ms(250), "{pauses:?}");
+    assert!(pauses[7] >= ms(2500) && pauses[7] <= ms(5000), "{pauses:?}");
+    assert!(lost_after(&mut list, ms(1000), 1000) < ms(100), "one that lived is had again at once");
+    assert!(lost_after(&mut list, ms(10), 1000) < ms(100), "and so is the first one that did not");
+    assert!(lost_after(&mut list, ms(4999), 15_000) >= ms(125));
+    assert!(lost_after(&mut list, ms(5000), 15_000) < ms(100));
+}
+
+#[test]
+fn an_absurd_heartbeat_is_not_believed() {
+    let mut one = Subscription::with_list(vec![url(1)], Patience::default(), 7);
+    one.step(ms(0), Input::Start);
+    one.step(ms(1), Input::Subscribed { heartbeat: Some(Duration::MAX) });
+    let until = ms(1) + LONGEST_HEARTBEAT * 5;
+    assert_eq!(one.state(), &State::Subscribed { master: url(1), heartbeat: LONGEST_HEARTBEAT, until });
+}
+
+#[test]
 fn a_new_leader_ends_the_stream_and_a_forgotten_one_does_not() {
     let mut one = Subscription::with_detection(Patience::default(), 7);
     assert_eq!(one.step(ms(0), Input::Start), []);
@@ -104,7 +143,8 @@ fn input() -> impl Strategy<Value = Input> {
         1 => prop_oneof!["//127.0.0.1:[1-4]", "//localhost:[1-4]/api/v1/scheduler", ".{0,12}"].prop_map(Input::Redirected),
         1 => prop::sample::select(vec![401_u16, 404, 500, 503])
             .prop_map(|status| Input::Refused { status, what: String::new() }),
-        1 => prop::option::of(0_u64..3000).prop_map(|millis| Input::Subscribed { heartbeat: millis.map(ms) }),
+        1 => prop::option::of(prop_oneof![9 => 0_u64..3000, 1 => any::<u64>()])
+            .prop_map(|millis| Input::Subscribed { heartbeat: millis.map(ms) }),
         1 => Just(Input::Heard),
         1 => Just(Input::Lost(String::new())),
         4 => Just(Input::Due),
@@ -146,7 +186,7 @@ proptest! {
             match one.state() {
                 State::Ended => prop_assert_eq!(one.deadline(), None),
                 State::Detecting => prop_assert!(!list || one.deadline().is_none()),
-                _ => prop_assert!(one.deadline().is_some()),
+                _ => prop_assert!(one.deadline().is_some_and(|until| until <= now + LONGEST_HEARTBEAT * 5)),
             }
         }
     }

@@ -59,10 +59,14 @@ pub struct UnreadableMessage {
     pub source: serde_json::Error,
 }
 
-/// Reads one message.
+/// Reads one message. Mesos writes the bytes of texts as it got them, in whatever encoding that was: what is not UTF-8 is
+/// replaced, for the sake of all the rest.
 pub(super) fn read<T: de::DeserializeOwned>(record: &[u8]) -> Result<T, UnreadableMessage> {
-    serde_json::from_slice(record)
-        .map_err(|source| UnreadableMessage { beginning: super::error::excerpt(record), source })
+    let message = match serde_json::from_slice(record) {
+        Err(_) if std::str::from_utf8(record).is_err() => serde_json::from_str(&String::from_utf8_lossy(record)),
+        message => message,
+    };
+    message.map_err(|source| UnreadableMessage { beginning: super::error::excerpt(record), source })
 }
 
 /// Whether a field is left out of what is sent.

@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use reqwest::Url;
 use serde_json::Value;
 
+use super::super::address::at;
 use super::super::error::MesosError;
 use super::task::TaskState;
 
@@ -120,13 +121,16 @@ impl Agent {
         self.pid.rsplit_once('@').map(|(_, address)| address)
     }
 
-    /// The same as a URL.
+    /// The same as a URL. With TLS it has the agent's name, which its certificate is for.
     ///
     /// # Errors
     /// It does not say where it answers.
     pub fn url(&self, tls: bool) -> Result<Url, MesosError> {
-        let scheme = if tls { "https" } else { "http" };
-        let url = self.address().and_then(|address| Url::parse(&format!("{scheme}://{address}")).ok());
+        let url = self.address().and_then(|address| {
+            let (ip, port) = address.rsplit_once(':')?;
+            let name = Some(self.hostname.as_str()).filter(|name| tls && !name.is_empty() && *name != "localhost");
+            at(name.unwrap_or(ip), port.parse().ok()?, tls)
+        });
         url.ok_or_else(|| MesosError::NoAddress { agent: self.id.clone(), pid: self.pid.clone() })
     }
 }
@@ -140,5 +144,28 @@ impl Statistics {
     /// Seconds of CPU since the container's start.
     pub fn cpu_secs(&self) -> Option<f64> {
         Some(self.cpus_user_time_secs? + self.cpus_system_time_secs?)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn where_an_agent_answers() {
+        let at = |pid: &str, hostname: &str, tls| {
+            let agent = Agent { pid: pid.to_owned(), hostname: hostname.to_owned(), ..Agent::default() };
+            agent.url(tls).map(|url| url.to_string()).ok()
+        };
+        let pid = "slave(1)@10.0.0.7:5051";
+        assert_eq!(at(pid, "a1.example", false).as_deref(), Some("http://10.0.0.7:5051/"));
+        assert_eq!(at(pid, "a1.example", true).as_deref(), Some("https://a1.example:5051/"));
+        assert_eq!(at(pid, "localhost", true).as_deref(), Some("https://10.0.0.7:5051/"));
+        assert_eq!(at(pid, "", true).as_deref(), Some("https://10.0.0.7:5051/"));
+        assert_eq!(at("slave(1)@[::1]:5051", "", false).as_deref(), Some("http://[::1]:5051/"));
+        for bad in ["", "slave(1)", "slave(1)@10.0.0.7", "slave(1)@10.0.0.7:x", "slave(1)@a/b:5051", "slave(1)@:5051"] {
+            assert_eq!(at(bad, "", false), None, "{bad}");
+        }
+        assert_eq!(at(pid, "a/b", true), None);
     }
 }

@@ -77,3 +77,25 @@ fn what_is_not_known_is_passed_over() {
         assert!(read(bad).is_err(), "{bad}");
     }
 }
+
+#[test]
+fn a_text_that_is_not_utf_8_spoils_nothing_else() {
+    // In Latin-1, as a program may have printed it, with a letter of it for each `~`.
+    let read = |text: &str| {
+        let bytes: Vec<u8> = text.bytes().map(|byte| if byte == b'~' { 0xe9 } else { byte }).collect();
+        Event::read(&bytes)
+    };
+    let update =
+        r#"{"type":"UPDATE","update":{"status":{"task_id":{"value":"t"},"state":"TASK_FAILED","message":"caf~"}}}"#;
+    let Event::Update(status) = read(update).unwrap() else { panic!() };
+    assert_eq!(status.state, TaskState::Failed);
+    assert_eq!(status.message.as_deref(), Some("caf\u{fffd}"));
+    let offer = offer().to_string().replace("r1", "r~");
+    let offers = format!(r#"{{"type":"OFFERS","offers":{{"offers":[{offer}]}}}}"#);
+    let Event::Offers(offers) = read(&offers).unwrap() else { panic!() };
+    assert_eq!(offers[0].attributes[0].text.as_ref().unwrap().value, "r\u{fffd}");
+    assert_eq!(offers[0].resources.len(), 3);
+    for bad in ["~", "{~", r#"{"type":"OFFERS","~":1"#] {
+        assert!(read(bad).is_err(), "{bad}");
+    }
+}

@@ -132,8 +132,8 @@ async fn images_run_under_our_executor_and_under_the_clusters() {
     for name in ["ours", "theirs"] {
         setpoint.running(name, 1).await;
         let task = task_of(&mut setpoint, name).await.unwrap();
-        let port = task["ports"]["web"].as_u64().unwrap();
-        assert!((31_000..31_100).contains(&port), "a port of the offer: {task}");
+        let port = u16::try_from(task["ports"]["web"].as_u64().unwrap()).unwrap();
+        assert!(cluster.agents[0].ports().contains(&port), "a port of the offer: {task}");
         let page = client().get(format!("http://127.0.0.1:{port}/said")).send().await.unwrap().text().await.unwrap();
         assert_eq!(page, "red 8080 fetched\n");
         let container = of_task(&docker, &scratch, task["id"].as_str().unwrap()).unwrap();
@@ -239,6 +239,25 @@ async fn an_image_without_an_engine_says_what_is_wrong() {
     let expected =
         "no container engine was given to this executor: the container engine `default`: expected `unix:///path`";
     assert!(status.message.as_ref().is_some_and(|message| message.contains(expected)), "{status:?}");
+    scheduler.scheduler.call(&Call::Teardown).await.unwrap();
+}
+
+/// An agent whose state was removed does not know the executors of the one before it, and nobody will ever ask for their tasks.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_executor_that_its_agent_does_not_know_ends_at_once() {
+    let Some(mut cluster) = Cluster::start_new(ClusterSpec::default()).await else { return };
+    let mut scheduler = Client::connect(&cluster.list());
+    scheduler.subscribed().await;
+    scheduler.launch_as("orphan", under("forgotten", "exec sleep 1000")).await;
+    scheduler.status("orphan", TaskState::Running).await;
+    let lives = |cluster: &Cluster| cluster.folder().living_tasks().contains("orphan");
+    assert!(lives(&cluster));
+    cluster.agents[0].server.kill();
+    cluster.agents[0].renew();
+    assert!(lives(&cluster), "it outlives its agent");
+    cluster.agents[0].server.start();
+    // It would wait for its agent for a quarter of an hour.
+    wait_until(GENEROUS, "the task has ended", async || (!lives(&cluster)).then_some(())).await;
     scheduler.scheduler.call(&Call::Teardown).await.unwrap();
 }
 

@@ -129,28 +129,36 @@ async fn forward(client: impl AsyncRead + AsyncWrite + Unpin, master: TcpStream,
     }
 }
 
+/// What adds TLS under a certificate of its own for `localhost`, and that certificate in PEM.
 #[cfg(feature = "tls")]
-#[tokio::test]
-async fn masters_behind_tls_are_trusted_by_a_certificate_that_is_given() {
-    use setpoint::mesos::wire::scheduler::{Call, Roles};
-    use setpoint::mesos::{SchedulerConfig, Signal};
+pub(super) fn self_signed() -> (TlsAcceptor, String) {
     use tokio_rustls::rustls::ServerConfig;
     use tokio_rustls::rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
 
-    use super::client::{Client, framework};
-    use crate::support::{Cluster, ClusterSpec};
-
-    let Some(cluster) = Cluster::start_new(ClusterSpec { agents: 0, ..ClusterSpec::default() }).await else { return };
     let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
     let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(made.signing_key.serialize_der()));
     let provider = Arc::new(tokio_rustls::rustls::crypto::ring::default_provider());
     let tls = ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
     let tls = tls.with_no_client_auth().with_single_cert(vec![made.cert.der().clone()], key).unwrap();
-    let proxy = Proxy::start(cluster.list(), Some(TlsAcceptor::from(Arc::new(tls)))).await;
+    (TlsAcceptor::from(Arc::new(tls)), made.cert.pem())
+}
+
+#[cfg(feature = "tls")]
+#[tokio::test]
+async fn masters_behind_tls_are_trusted_by_a_certificate_that_is_given() {
+    use setpoint::mesos::wire::scheduler::{Call, Roles};
+    use setpoint::mesos::{SchedulerConfig, Signal};
+
+    use super::client::{Client, framework};
+    use crate::support::{Cluster, ClusterSpec};
+
+    let Some(cluster) = Cluster::start_new(ClusterSpec { agents: 0, ..ClusterSpec::default() }).await else { return };
+    let (tls, certificate) = self_signed();
+    let proxy = Proxy::start(cluster.list(), Some(tls)).await;
     let url = format!("https://{}", proxy.address.replace("127.0.0.1", "localhost"));
     let connect = |trusted: bool| {
         let mut config = SchedulerConfig::new(url.parse().unwrap(), framework());
-        config.http.ca_pem = trusted.then(|| made.cert.pem().into_bytes());
+        config.http.ca_pem = trusted.then(|| certificate.clone().into_bytes());
         Client::with(config)
     };
     let mut client = connect(true);

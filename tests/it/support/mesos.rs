@@ -5,13 +5,14 @@
 //! in for the first two, `tests/mesos/fetcher.py` for the third.
 
 use std::fs;
+use std::ops::Range;
 use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-use super::port::Port;
+use super::port::{Port, PortBlock};
 use super::process::end_marked;
 use super::scratch::Scratch;
 use super::server::Server;
@@ -65,10 +66,17 @@ impl ClusterSpec {
 pub(crate) struct Member {
     pub(crate) server: Server,
     port: Port,
+    /// What an agent has for its tasks.
+    ports: Option<PortBlock>,
     folder: PathBuf,
 }
 
 impl Member {
+    /// The ports that tasks of this agent are given, unless a setting says otherwise.
+    pub(crate) fn ports(&self) -> Range<u16> {
+        self.ports.as_ref().expect("an agent").range()
+    }
+
     /// `127.0.0.1:PORT`.
     pub(crate) fn address(&self) -> String {
         format!("127.0.0.1:{}", self.port.number())
@@ -120,10 +128,10 @@ impl Cluster {
                 text("LIBPROCESS_PORT", &port.number().to_string()),
             ];
             environment.extend(place.map(|(name, value)| text(name, &value)));
-            if role == "agent" {
-                // Ports of their own, since they all live on one machine.
-                let first = 31_000 + index * 100;
-                let resources = format!("cpus:4;mem:4096;disk:4096;ports:[{first}-{last}]", last = first + 99);
+            // Ports of their own, since they all live on one machine.
+            let ports = (role == "agent").then(PortBlock::new);
+            if let Some(Range { start, end }) = ports.as_ref().map(PortBlock::range) {
+                let resources = format!("cpus:4;mem:4096;disk:4096;ports:[{start}-{}]", end - 1);
                 environment.push(text("MESOS_RESOURCES", &resources));
                 environment.push(text("MESOS_HOSTNAME", &format!("agent-{index}.test")));
                 environment.push(text("MESOS_LAUNCHER_DIR", &launcher));
@@ -132,7 +140,8 @@ impl Cluster {
             }
             environment.extend(settings.iter().cloned());
             let log = folder.path(&format!("{role}-{index}.log"));
-            Member { server: Server::new(program.clone(), vec![role.to_owned()], environment, log), port, folder: own }
+            let server = Server::new(program.clone(), vec![role.to_owned()], environment, log);
+            Member { server, port, ports, folder: own }
         };
         let elected = zookeeper.as_ref().map(|zookeeper| ("MESOSD_ZK", zookeeper.url()));
         let masters: Vec<_> =

@@ -51,10 +51,15 @@ impl ZooKeeper {
         Some(ensemble)
     }
 
-    /// `zk://127.0.0.1:…,127.0.0.1:…/mesos`.
-    pub(crate) fn url(&self) -> String {
+    /// `127.0.0.1:…,127.0.0.1:…`.
+    pub(crate) fn hosts(&self) -> String {
         let hosts: Vec<_> = self.nodes.iter().map(|(_, port)| format!("127.0.0.1:{}", port.number())).collect();
-        format!("zk://{}/mesos", hosts.join(","))
+        hosts.join(",")
+    }
+
+    /// Those with the folder of a cluster's masters: `zk://…/mesos`.
+    pub(crate) fn url(&self) -> String {
+        format!("zk://{}/mesos", self.hosts())
     }
 
     /// Kills a node with SIGKILL.
