@@ -370,6 +370,17 @@ impl Ledger {
         true
     }
 
+    /// Takes that back, where nothing has come of it: a backend could not be asked.
+    pub fn keep_asking(&mut self, id: &TaskId, now: Timestamp) -> bool {
+        let Some(task) = self.tasks.get_mut(id).filter(|task| task.withdrawn) else { return false };
+        self.tally.remove(task);
+        task.state = TaskState::Asked;
+        task.since = now;
+        task.withdrawn = false;
+        self.tally.add(task);
+        true
+    }
+
     /// Drops up to `n` waiting replacements, the latest due first; how many it dropped.
     pub fn cancel_waiting(&mut self, n: u32) -> u32 {
         let n = (n as usize).min(self.state.waiting.len());

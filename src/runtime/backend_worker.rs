@@ -46,13 +46,23 @@ pub(crate) enum Work {
     Withdraw(Vec<TaskId>),
 }
 
+/// The tasks of a request, by what is to become of them.
+#[derive(Debug, Default)]
+pub(crate) struct Asked {
+    pub(crate) launches: Vec<TaskId>,
+    pub(crate) kills: Vec<TaskId>,
+    pub(crate) withdrawals: Vec<TaskId>,
+}
+
 impl Work {
-    fn tasks(&self) -> (Vec<TaskId>, Vec<TaskId>) {
+    fn tasks(&self) -> Asked {
+        let mut asked = Asked::default();
         match self {
-            Self::Launch(requests) => (requests.iter().map(|request| request.id.clone()).collect(), Vec::new()),
-            Self::Kill(tasks, _) => (Vec::new(), tasks.clone()),
-            Self::Withdraw(_) => (Vec::new(), Vec::new()),
+            Self::Launch(requests) => asked.launches = requests.iter().map(|request| request.id.clone()).collect(),
+            Self::Kill(tasks, _) => asked.kills.clone_from(tasks),
+            Self::Withdraw(tasks) => asked.withdrawals.clone_from(tasks),
         }
+        asked
     }
 }
 
@@ -91,13 +101,13 @@ impl BackendWorker {
     fn start(&self, request: BackendRequest) -> BoxFuture<'static, PolicyName> {
         let (name, backend, events) = (self.name.clone(), Arc::clone(&self.backend), self.events.clone());
         Box::pin(async move {
-            let (launches, kills) = request.work.tasks();
+            let asked = request.work.tasks();
             let event = match durable(request.after).await {
                 Ok(()) => match carry_out(&name, backend.as_ref(), request.work).await {
                     Ok(()) => Event::BackendDone { backend: name },
-                    Err(error) => Event::BackendFailed { backend: name, launches, kills, error },
+                    Err(error) => Event::BackendFailed { backend: name, asked, error },
                 },
-                Err(error) => Event::NotRecorded { launches, kills, error },
+                Err(error) => Event::NotRecorded { launches: asked.launches, kills: asked.kills, error },
             };
             // The loop has ended when nobody takes the event; there is nobody left to tell.
             events.send(event).await.ok();

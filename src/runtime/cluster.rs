@@ -13,7 +13,7 @@ use futures_util::future::{BoxFuture, Shared};
 use futures_util::{FutureExt, StreamExt, TryStreamExt};
 use tokio::time::Instant;
 
-use crate::backend::mesos::stats;
+use crate::backend::mesos::{BY_ENGINE, stats};
 use crate::core::model::{PolicyName, TaskStats};
 use crate::mesos::wire::TaskState;
 use crate::mesos::wire::operator::{Agent, Framework, MasterState, Sums, Task, Usage};
@@ -99,7 +99,7 @@ impl MesosCluster {
                 }
             }
         }
-        for Found { task, row } in found.iter_mut().filter(|found| runs(found.task)) {
+        for Found { task, row } in found.iter_mut().filter(|found| is_measured(found.task)) {
             if let Some(of_executor) =
                 figures.get(&(task.slave_id.as_str(), task.framework_id.as_str(), executor(task)))
             {
@@ -192,6 +192,11 @@ fn runs(task: &Task) -> bool {
     matches!(task.state, TaskState::Running | TaskState::Killing)
 }
 
+/// Whether what its agent says of its executor is of the task, too.
+fn is_measured(task: &Task) -> bool {
+    runs(task) && task.labels.iter().all(|label| label.key != BY_ENGINE)
+}
+
 /// The id of a task's executor; the cluster's own have that of their task.
 fn executor(task: &Task) -> &str {
     if task.executor_id.is_empty() { &task.id } else { &task.executor_id }
@@ -215,7 +220,7 @@ fn find<'a>(state: &'a MasterState, query: &ClusterQuery) -> Vec<Found<'a>> {
     let mut found = Vec::new();
     for framework in &state.frameworks {
         let mut together: HashMap<(&str, &str), u32> = HashMap::new();
-        for task in framework.tasks.iter().filter(|task| lives(task)) {
+        for task in framework.tasks.iter().filter(|task| is_measured(task)) {
             *together.entry((&task.slave_id, executor(task))).or_default() += 1;
         }
         for task in framework.tasks.iter().filter(|task| lives(task)) {

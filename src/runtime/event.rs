@@ -7,6 +7,7 @@ use crate::backend::BackendError;
 use crate::core::model::{PolicyName, TaskId, TaskStats};
 use crate::script::{Acted, Fleet, FleetRow, LoadedFile, Observed, ReadFile, ScriptError};
 
+use super::backend_worker::Asked;
 use super::config::Signal;
 use super::handle::Request;
 use super::shadow::ShadowAnswer;
@@ -37,7 +38,7 @@ pub(crate) enum Event {
     /// A backend has answered `recover`.
     Recovered { backend: String, result: Result<(), BackendError> },
     /// A backend did not carry out what it was asked.
-    BackendFailed { backend: String, launches: Vec<TaskId>, kills: Vec<TaskId>, error: BackendError },
+    BackendFailed { backend: String, asked: Asked, error: BackendError },
     /// Intents could not be recorded, so that the backend never heard of them.
     NotRecorded { launches: Vec<TaskId>, kills: Vec<TaskId>, error: String },
     /// A backend did what it was asked.

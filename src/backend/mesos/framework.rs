@@ -14,7 +14,8 @@
 //! with one of the next allocations, and where those and the policy's ticks go in step it would meet the same moment again.
 //!
 //! - **Invariant:** every offer is answered once, with one ACCEPT or DECLINE, and within [`HOLD`].
-//! - **Invariant:** each task is told to be gone once, and nothing of it after that.
+//! - **Invariant:** each task is told to be gone, and nothing of it after that but the same once more, with what is to be
+//!   acknowledged: an agent repeats a task's last update until that is durable.
 //! - **Invariant:** a task that an agent may still run is given up only on the master's word: it is over, it cannot be
 //!   reached (and has not been for [`Setting::unreachable`]), or it has been denied for [`DENIED_FOR`]. One that comes back
 //!   after that is killed.
@@ -37,7 +38,7 @@ use crate::mesos::wire::{AgentId, Bytes, ExecutorInfo, KillPolicy, Offer, Status
 use super::offer;
 use super::status::{self, Verdict};
 use super::task_info::{self, Setting};
-use super::token;
+use super::token::{self, Kept};
 
 /// How long after a launch a role counts as busy.
 pub(super) const BUSY_FOR: Duration = Duration::from_secs(30);
@@ -67,9 +68,6 @@ pub const UNREACHABLE_FOR: Duration = Duration::from_secs(5);
 
 /// How long `recover` waits for answers about its tasks.
 const RECOVER_FOR: Duration = Duration::from_secs(10);
-
-/// How long the engine may take to keep that a task is gone. After that an update that the agent repeats is acknowledged.
-const KEPT_WITHIN: Duration = Duration::from_secs(60);
 
 /// Reconciliation is repeated so often once everything is known.
 const RECONCILE_EVERY: Duration = Duration::from_secs(15 * 60);
@@ -199,11 +197,13 @@ pub(super) struct Framework {
     withdrawn: BTreeMap<PolicyName, (String, Duration)>,
     /// Executors of ours by policy, agent and kind; tasks of one must name it in the same words.
     executors: BTreeMap<(PolicyName, AgentId, Arc<str>), ExecutorInfo>,
-    /// Tasks that are gone, as the engine was told then, and whose last update is acknowledged once it has kept that.
-    ending: BTreeMap<TaskId, Duration>,
+    /// Tasks that run and that nobody asked for, or that were given up.
+    strays: BTreeMap<TaskId, (Option<AgentId>, Killing)>,
     serial: u64,
     /// When the next round of reconciliation is due, and how long the pause before it was.
     round: Option<(Duration, Duration)>,
+    /// Whether tasks have been asked about of which nothing has been heard since.
+    asking: bool,
     recovering: Recovering,
     /// Whether [`Effect::Reconciled`] is still to come for this subscription.
     reconciling: bool,
@@ -223,9 +223,10 @@ impl Framework {
             unanswered: Vec::new(),
             withdrawn: BTreeMap::new(),
             executors: BTreeMap::new(),
-            ending: BTreeMap::new(),
+            strays: BTreeMap::new(),
             serial: 0,
             round: None,
+            asking: false,
             recovering: Recovering::No,
             reconciling: false,
             counters: Counters::default(),
@@ -270,11 +271,6 @@ impl Framework {
         (queued, self.tasks.len() - queued, unreachable)
     }
 
-    /// The agents with tasks of ours, and those tasks.
-    pub(super) fn places(&self) -> impl Iterator<Item = (&TaskId, &AgentId)> {
-        self.tasks.iter().filter_map(|(id, task)| Some((id, task.agent.as_ref()?)))
-    }
-
     /// The tasks that run, but not under an executor of ours as far as is known, and their agents.
     pub(super) fn elsewhere(&self) -> BTreeMap<TaskId, AgentId> {
         let running = self.tasks.iter().filter(|(_, task)| task.stage == Stage::Running && task.executor.is_none());
@@ -284,11 +280,16 @@ impl Framework {
     /// Tasks of an earlier run, with the agents that they were on.
     pub(super) fn recover(&mut self, known: Vec<(TaskId, PolicyName, Placement, bool)>) {
         for (id, policy, placement, ran) in known {
-            let (agent, attributes) = placement.token.as_deref().map(token::read).unzip();
-            let attributes = Arc::new(attributes.unwrap_or_default());
+            let (agent, kept) = placement.token.as_deref().map(token::read).unzip();
+            let Kept { attributes, executor } = kept.unwrap_or_default();
+            let (executor, info) = executor.unzip();
+            if let (Some(agent), Some(kind), Some(info)) = (&agent, &executor, info) {
+                self.executors.insert((policy.clone(), agent.clone(), Arc::clone(kind)), info);
+            }
             let task = Task {
                 agent,
                 attributes,
+                executor,
                 placement,
                 ..self.task(policy, if ran { Stage::Running } else { Stage::Unsure })
             };
@@ -323,12 +324,14 @@ impl Framework {
             role.suppressed = false;
             role.revived = Some(now);
         }
+        let strays = self.strays.values_mut().map(|(_, killing)| killing);
+        for killing in self.tasks.values_mut().filter_map(|task| task.killing.as_mut()).chain(strays) {
+            (killing.next, killing.pause) = (now, REPEAT_KILL);
+        }
         for task in self.tasks.values_mut() {
             task.confirmed = false;
-            if let Some(killing) = &mut task.killing {
-                killing.next = now;
-                killing.pause = REPEAT_KILL;
-            }
+            // What another master has said, or this one long ago, may be true no more.
+            (task.denied, task.unreachable) = (None, None);
         }
         self.reconciling = true;
         if self.recovering == Recovering::Away {
@@ -357,6 +360,7 @@ impl Framework {
         let tasks: Vec<ReconcileTask> = open
             .map(|(id, task)| ReconcileTask { task_id: wire::TaskId::new(id.as_str()), agent_id: task.agent.clone() })
             .collect();
+        self.asking = !tasks.is_empty();
         if tasks.is_empty() {
             self.round = Some((now + RECONCILE_EVERY, FIRST_ROUND));
             return;
@@ -374,7 +378,7 @@ impl Framework {
             }
             if let Err(reason) = task_info::check(&self.setting, &request.template) {
                 let exit = Exit::NotStarted { reason: reason.into() };
-                self.tell_gone(now, request.id, exit, None, None);
+                self.tell_gone(request.id, exit, None, None);
                 continue;
             }
             roles.insert(self.role_of(&request));
@@ -413,8 +417,9 @@ impl Framework {
                 roles.push(name.clone());
             }
         }
-        if !roles.is_empty() {
-            self.out.push(Effect::Call(Call::Revive(Roles { roles })));
+        // One by one: a master passes over a call in which one of the roles is not the framework's, or not yet.
+        for role in roles {
+            self.out.push(Effect::Call(Call::Revive(Roles { roles: vec![role] })));
         }
     }
 
@@ -422,7 +427,7 @@ impl Framework {
     pub(super) fn withdraw(&mut self, now: Duration, ids: Vec<TaskId>) {
         for id in ids {
             match self.tasks.get(&id) {
-                None => self.tell_gone(now, id, Exit::Unknown, None, None),
+                None => self.tell_gone(id, Exit::Unknown, None, None),
                 Some(task) if task.stage == Stage::Queued => self.let_go(now, id),
                 Some(_) => {}
             }
@@ -434,14 +439,14 @@ impl Framework {
         if let Some(Task { policy, request: Some(request), .. }) = self.tasks.remove(&id) {
             self.withdrawn.insert(policy, (self.role_of(&request), now));
         }
-        self.tell_gone(now, id, Exit::Unknown, None, None);
+        self.tell_gone(id, Exit::Unknown, None, None);
     }
 
     /// Tells tasks to end.
     pub(super) fn kill(&mut self, now: Duration, ids: Vec<TaskId>, grace: Duration) {
         for id in ids {
             match self.tasks.get_mut(&id) {
-                None => self.tell_gone(now, id, Exit::Unknown, None, None),
+                None => self.tell_gone(id, Exit::Unknown, None, None),
                 Some(task) if task.stage == Stage::Queued => self.let_go(now, id),
                 Some(task) => {
                     if task.killing.is_none_or(|killing| grace < killing.grace) {
@@ -457,11 +462,12 @@ impl Framework {
         if !self.subscribed {
             return;
         }
-        for (id, task) in &mut self.tasks {
-            let Some(killing) = task.killing.as_mut().filter(|killing| killing.next <= now) else { continue };
+        let known = self.tasks.iter_mut().filter_map(|(id, task)| Some((id, &task.agent, task.killing.as_mut()?)));
+        let strays = self.strays.iter_mut().map(|(id, (agent, killing))| (id, &*agent, killing));
+        for (id, agent, killing) in known.chain(strays).filter(|(_, _, killing)| killing.next <= now) {
             killing.next = now + killing.grace + killing.pause;
             killing.pause = (killing.pause * 2).min(LAST_ROUND);
-            self.out.push(Effect::Call(Call::Kill(kill_call(id.as_str(), task.agent.clone(), killing.grace))));
+            self.out.push(Effect::Call(Call::Kill(kill_call(id.as_str(), agent.clone(), killing.grace))));
         }
     }
 
@@ -497,13 +503,26 @@ impl Framework {
         }
     }
 
+    /// Answers offers that are not to be used.
+    pub(super) fn pass_over(&mut self, offers: Vec<Offer>) {
+        if offers.is_empty() {
+            return;
+        }
+        let count = offers.len() as u64;
+        self.counters.offers += count;
+        self.counters.declined += count;
+        let offer_ids = offers.into_iter().map(|offer| offer.id).collect();
+        self.out.push(Effect::Call(Call::Decline(Decline { offer_ids, filters: Some(filters(true)) })));
+    }
+
     /// Tasks of an earlier run whose placement was not kept get to know their agents.
     fn learn(&mut self, offers: &[offers::Offer]) {
         for task in self.tasks.values_mut().filter(|task| *task.attributes == Attributes::default()) {
             let Some(agent) = &task.agent else { continue };
             if let Some(offer) = offers.iter().find(|offer| offer.agent == agent.as_str()) {
                 task.attributes = Arc::clone(&offer.attributes);
-                task.placement.token = Some(token::write(agent, &task.attributes));
+                let kept = Kept { attributes: Arc::clone(&task.attributes), executor: None };
+                task.placement.token = Some(token::write(agent, &kept));
             }
         }
     }
@@ -542,7 +561,7 @@ impl Framework {
                     policy: task.policy.clone(),
                     priority: mesos.priority,
                     needs: task_info::needs(&request.template),
-                    executor: task_info::executor_of(&request.template, &role),
+                    executor: task_info::executor_of(&self.setting, &request.template, &role),
                     role,
                     constraints: mesos.constraints.clone(),
                     packing: mesos.packing,
@@ -583,17 +602,19 @@ impl Framework {
             let Some(task) = self.tasks.get(&launch.task) else { continue };
             let Some(request) = task.request.clone() else { continue };
             let place = task_info::Place { offers, agent: &agent, host: &offer.hostname, launch };
-            let kind = task_info::executor_of(&request.template, &plain[first].role).map(|executor| executor.kind);
+            let kind = task_info::executor_of(&self.setting, &request.template, &plain[first].role)
+                .map(|executor| executor.kind);
             let executor = kind.clone().map(|kind| {
                 let new = || task_info::executor(&self.setting, &request, &place);
                 self.executors.entry((task.policy.clone(), agent.clone(), kind)).or_insert_with(new).clone()
             });
+            let kept = Kept { attributes: Arc::clone(attributes), executor: kind.clone().zip(executor.clone()) };
             let ports = task_info::ports(&request.template, launch);
             task_infos.push(task_info::task(&self.setting, &request, &place, &ports, executor));
             let placement = Placement {
                 host: Some(offer.hostname.clone()),
                 ports,
-                token: Some(token::write(&agent, attributes)),
+                token: Some(token::write(&agent, &kept)),
                 ..Placement::default()
             };
             let Some(task) = self.tasks.get_mut(&launch.task) else { continue };
@@ -684,23 +705,12 @@ impl Framework {
         let acknowledge = acknowledgement(status);
         let verdict = status::verdict(status);
         let Some(task) = self.tasks.get_mut(&id) else {
-            // Nobody asked for it any more, or ever: what was told to be gone must not go on. One that cannot be reached is
-            // ended when it turns up; a KILL now would be answered with the very same status, without end.
-            if matches!(verdict, Verdict::Alive { .. }) {
-                self.out.push(Effect::Call(Call::Kill(kill_call(
-                    id.as_str(),
-                    status.agent_id.clone(),
-                    Duration::ZERO,
-                ))));
-            }
-            if !self.ending.contains_key(&id) {
-                self.out.extend(acknowledge.map(|acknowledge| Effect::Call(Call::Acknowledge(acknowledge))));
-            }
-            return;
+            return self.update_of_stray(now, id, &verdict, status.agent_id.clone(), acknowledge);
         };
         if status.agent_id.is_some() && task.agent.is_none() {
             task.agent.clone_from(&status.agent_id);
-            task.placement.token = status.agent_id.as_ref().map(|agent| token::write(agent, &task.attributes));
+            let kept = Kept { attributes: Arc::clone(&task.attributes), executor: None };
+            task.placement.token = status.agent_id.as_ref().map(|agent| token::write(agent, &kept));
         }
         match verdict {
             Verdict::Alive { running, killing } => {
@@ -738,9 +748,12 @@ impl Framework {
                 task.confirmed = false;
                 if since + patience <= now {
                     self.forget(&id);
-                    self.tell_gone(now, id, exit, None, acknowledge);
+                    self.tell_gone(id, exit, None, acknowledge);
                 } else {
-                    self.round.get_or_insert((now + FIRST_ROUND, FIRST_ROUND));
+                    // Asked again soon, unless it is going to be.
+                    if !std::mem::replace(&mut self.asking, true) {
+                        self.round = Some((now + FIRST_ROUND, FIRST_ROUND));
+                    }
                     self.out.extend(acknowledge.map(|acknowledge| Effect::Call(Call::Acknowledge(acknowledge))));
                 }
             }
@@ -750,10 +763,38 @@ impl Framework {
                 let exit = if lost && task.stage <= Stage::Sent { Exit::Unknown } else { exit };
                 let placement = Some(task.placement.clone());
                 self.forget(&id);
-                self.tell_gone(now, id, exit, placement, acknowledge);
+                self.tell_gone(id, exit, placement, acknowledge);
             }
         }
         self.check_recovered(now);
+    }
+
+    /// The same of a task that nobody asks for any more, or ever did: what was told to be gone must not go on.
+    fn update_of_stray(
+        &mut self,
+        now: Duration,
+        id: TaskId,
+        verdict: &Verdict,
+        agent: Option<AgentId>,
+        acknowledge: Option<Acknowledge>,
+    ) {
+        match verdict {
+            Verdict::Alive { .. } => {
+                let killing = Killing { grace: Duration::ZERO, next: now, pause: REPEAT_KILL };
+                self.strays.entry(id.clone()).or_insert((agent, killing));
+                self.send_kills(now);
+            }
+            // One that cannot be reached is ended when it turns up; a KILL now would be answered with the very same status,
+            // without end.
+            Verdict::Unreachable | Verdict::Denied | Verdict::Gone(_) => drop(self.strays.remove(&id)),
+        }
+        match (verdict, acknowledge) {
+            // The engine may still be writing down that it is over.
+            (Verdict::Gone(exit), Some(acknowledge)) => self.tell_gone(id, exit.clone(), None, Some(acknowledge)),
+            (_, acknowledge) => {
+                self.out.extend(acknowledge.map(|acknowledge| Effect::Call(Call::Acknowledge(acknowledge))));
+            }
+        }
     }
 
     /// Takes a task out; an executor that has none left ends by itself and is not used again.
@@ -767,22 +808,7 @@ impl Framework {
         }
     }
 
-    /// What was said of a task's end is durable, and acknowledged now.
-    pub(super) fn durable(&mut self, id: &TaskId) {
-        self.ending.remove(id);
-    }
-
-    fn tell_gone(
-        &mut self,
-        now: Duration,
-        id: TaskId,
-        exit: Exit,
-        placement: Option<Placement>,
-        acknowledge: Option<Acknowledge>,
-    ) {
-        if acknowledge.is_some() {
-            self.ending.insert(id.clone(), now);
-        }
+    fn tell_gone(&mut self, id: TaskId, exit: Exit, placement: Option<Placement>, acknowledge: Option<Acknowledge>) {
         let news = News { id, state: TaskState::Gone, healthy: None, placement, exit: Some(exit), acknowledge };
         self.out.push(Effect::Tell(Box::new(news)));
     }
@@ -809,15 +835,17 @@ impl Framework {
         }
         self.reconsider(now);
         self.decline_again();
-        self.ending.retain(|_, at| now < *at + KEPT_WITHIN);
         self.give_up(now);
         self.check_recovered(now);
         self.send_kills(now);
         if let Some((due, pause)) = self.round
             && due <= now
         {
-            if self.tasks.values().all(|task| task.stage == Stage::Queued || task.confirmed) {
-                // A round that nothing is missing from: everything is asked about anew.
+            let complete = self.tasks.values().all(|task| task.stage == Stage::Queued || task.confirmed);
+            if complete && std::mem::take(&mut self.asking) {
+                self.round = Some((now + RECONCILE_EVERY, FIRST_ROUND));
+            } else if complete {
+                // Everything is asked about anew.
                 for task in self.tasks.values_mut() {
                     task.confirmed = false;
                 }
@@ -840,7 +868,7 @@ impl Framework {
             let placement = self.tasks.get(&id).map(|task| task.placement.clone());
             self.forget(&id);
             let exit = Exit::Lost { reason: "its agent cannot be reached any more".into() };
-            self.tell_gone(now, id, exit, placement, None);
+            self.tell_gone(id, exit, placement, None);
         }
     }
 
@@ -860,8 +888,8 @@ impl Framework {
                 roles.push(name.clone());
             }
         }
-        if !roles.is_empty() {
-            self.out.push(Effect::Call(Call::Suppress(Roles { roles })));
+        for role in roles {
+            self.out.push(Effect::Call(Call::Suppress(Roles { roles: vec![role] })));
         }
     }
 }

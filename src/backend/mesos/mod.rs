@@ -41,6 +41,7 @@ use crate::mesos::{HttpConfig, Masters, SchedulerConfig};
 
 pub(crate) use figures::stats;
 pub use framework::UNREACHABLE_FOR;
+pub(crate) use task_info::BY_ENGINE;
 pub use task_info::Setting;
 
 /// The name that policies use.

@@ -1,6 +1,7 @@
 //! Offers between the wire and the matcher, and resources back again.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::core::offers::{self, Amount, Attribute, Attributes, Milli, Piece};
 use crate::mesos::wire::{self, Offer, ValueKind};
@@ -13,6 +14,16 @@ pub(super) fn plain(offer: &Offer, default_role: &str) -> offers::Offer {
         attributes: Arc::new(attributes(offer)),
         resources: offer.resources.iter().map(resource).collect(),
     }
+}
+
+/// Whether the offer's agent is being emptied for its maintenance at that time, counted from 1970.
+pub(super) fn is_in_maintenance(offer: &Offer, wall: Duration) -> bool {
+    let nanoseconds = |count: i64| Duration::from_nanos(u64::try_from(count).unwrap_or(0));
+    offer.unavailability.as_ref().is_some_and(|unavailability| {
+        let start = nanoseconds(unavailability.start.nanoseconds);
+        let over = unavailability.duration.as_ref().map(|duration| start + nanoseconds(duration.nanoseconds));
+        start <= wall && over.is_none_or(|over| wall < over)
+    })
 }
 
 fn resource(resource: &wire::Resource) -> offers::Resource {

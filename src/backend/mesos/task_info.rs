@@ -3,7 +3,10 @@
 //! Commands go over as they are: nothing in them is looked at or filled in.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::time::Duration;
+
+use sha2::{Digest as _, Sha256};
 
 use crate::backend::LaunchRequest;
 use crate::backend::environment;
@@ -31,6 +34,9 @@ const MEMORY: f64 = 32.0;
 /// Mesos counts memory in megabytes of 1,048,576 bytes.
 const MEGABYTE: f64 = 1_048_576.0;
 
+/// The label of tasks that our executor has an engine run: what their agent measures is the executor alone.
+pub(crate) const BY_ENGINE: &str = "setpoint.by_engine";
+
 /// What is the same for all tasks of the host.
 #[derive(Clone, Debug)]
 pub struct Setting {
@@ -51,13 +57,27 @@ pub struct Setting {
 }
 
 /// Our executor, for tasks that run under it. It runs as their user, in a sandbox that holds what was fetched for them, and
-/// their role pays for it: tasks that differ in one of these do not share it.
-pub(super) fn executor_of(template: &TaskTemplate, role: &str) -> Option<offers::Executor> {
+/// their role pays for it: tasks that differ in one of these do not share it, nor do those of runs with other settings.
+pub(super) fn executor_of(setting: &Setting, template: &TaskTemplate, role: &str) -> Option<offers::Executor> {
+    let Setting { executor, executor_uri, executor_env, .. } = setting;
     let ours = template.executor.as_deref() == Some(OURS);
     ours.then(|| offers::Executor {
-        kind: serde_json::json!([role, user(template), template.mesos.uris]).to_string().into(),
+        kind: digest(&serde_json::json!([
+            role,
+            user(template),
+            template.mesos.uris,
+            executor,
+            executor_uri,
+            executor_env
+        ])),
         needs: Needs(vec![scalar("cpus", EXECUTOR_CPUS), scalar("mem", EXECUTOR_MEMORY)]),
     })
+}
+
+/// Short, since it is kept with each task.
+fn digest(of: &serde_json::Value) -> Arc<str> {
+    let head = Sha256::digest(of.to_string()).iter().take(8).fold(0_u64, |head, byte| head << 8 | u64::from(*byte));
+    format!("{head:016x}").into()
 }
 
 /// Whom the agent runs a task as. The user of a Docker container is for its engine to know.
@@ -189,6 +209,9 @@ pub(super) fn task(
     let mut labels = template.labels.clone();
     labels.insert("setpoint.policy".to_owned(), request.policy.to_string());
     labels.insert("setpoint.mark".to_owned(), setting.mark.clone());
+    if executor.is_some() && template.image.is_some() {
+        labels.insert(BY_ENGINE.to_owned(), "true".to_owned());
+    }
     let parts = TaskInfo {
         command: Some(command(request, place, ports)),
         container: container(template, ports),

@@ -307,14 +307,91 @@ fn an_update_is_acknowledged_by_whoever_made_it_durable() {
     let effects = bench.status("p.1", wire::TaskState::Running);
     assert!(!calls(&effects).contains(&"ACKNOWLEDGE"), "not before it is durable");
     assert_eq!(news(&effects)[0].acknowledge.as_ref().unwrap().uuid, Bytes(vec![7; 16]));
-    // An agent repeats what is not acknowledged. That the task is gone is to be kept first, this time too.
-    assert!(!calls(&bench.status("p.1", wire::TaskState::Finished)).contains(&"ACKNOWLEDGE"));
-    assert_eq!(calls(&bench.status("p.1", wire::TaskState::Finished)), Vec::<&str>::new());
-    bench.framework.durable(&TaskId::from("p.1"));
-    assert_eq!(calls(&bench.status("p.1", wire::TaskState::Finished)), ["ACKNOWLEDGE"]);
-    // Of a task that is nobody's there is nothing to keep; it is ended.
+    // That it is gone may first come by an answer that is not acknowledged, and an agent repeats its own word. That the task is
+    // gone is to be kept first, however often it is told.
+    let reconciled = TaskStatus {
+        task_id: wire::TaskId::new("p.1"),
+        state: wire::TaskState::Finished,
+        reason: Some(StatusReason::Reconciliation),
+        ..TaskStatus::default()
+    };
+    assert_eq!(news(&bench.say(reconciled))[0].acknowledge, None);
+    for _ in 0..2 {
+        let effects = bench.status("p.1", wire::TaskState::Finished);
+        assert_eq!(calls(&effects), Vec::<&str>::new());
+        let [again] = news(&effects)[..] else { panic!("{effects:?}") };
+        assert_eq!((again.state, again.acknowledge.is_some()), (TaskState::Gone, true));
+        bench.pass(Duration::from_secs(60));
+    }
+}
+
+/// What was given up, or was never asked for, is told to end until it has; one KILL may get lost.
+#[test]
+fn a_task_that_nobody_asks_for_is_ended() {
+    let mut bench = Bench::new();
     assert_eq!(calls(&bench.status("q.1", wire::TaskState::Running)), ["KILL", "ACKNOWLEDGE"]);
-    assert_eq!(calls(&bench.status("q.1", wire::TaskState::Killed)), ["ACKNOWLEDGE"]);
+    assert_eq!(calls(&bench.status("q.1", wire::TaskState::Killing)), ["ACKNOWLEDGE"], "it has been told");
+    let kills =
+        |bench: &mut Bench| (0..60).filter(|_| calls(&bench.pass(Duration::from_secs(1))).contains(&"KILL")).count();
+    assert!((2..=6).contains(&kills(&mut bench)));
+    bench.framework.lost();
+    bench.framework.subscribed(bench.now);
+    assert!(calls(&bench.framework.take()).contains(&"KILL"), "the new master may not have heard of it");
+    assert_eq!(calls(&bench.status("q.1", wire::TaskState::Unreachable)), ["ACKNOWLEDGE"], "nobody could end it now");
+    assert_eq!(kills(&mut bench), 0);
+    assert_eq!(calls(&bench.status("q.1", wire::TaskState::Running)), ["KILL", "ACKNOWLEDGE"]);
+    bench.status("q.1", wire::TaskState::Killed);
+    assert_eq!(kills(&mut bench), 0);
+}
+
+/// Everything is asked about after a subscription and every quarter of an hour; what has not been answered, more often.
+#[test]
+fn tasks_are_asked_about_every_quarter_of_an_hour() {
+    const HOUR: u64 = 3600;
+    let mut bench = Bench::new();
+    bench.launch(&["p.1", "p.2"]);
+    bench.offer("a", room(2.0));
+    bench.framework.lost();
+    bench.framework.subscribed(bench.now);
+    let asked = |effects: &[Effect]| -> Vec<Vec<String>> {
+        let of = |effect: &Effect| match effect {
+            Effect::Call(Call::Reconcile(reconcile)) => {
+                Some(reconcile.tasks.iter().map(|task| task.task_id.as_str().to_owned()).collect())
+            }
+            _ => None,
+        };
+        effects.iter().filter_map(of).collect()
+    };
+    // A master that answers at once.
+    let mut rounds = Vec::new();
+    let mut effects = bench.framework.take();
+    for second in 0..HOUR {
+        for tasks in asked(&effects) {
+            rounds.push((second / 60, tasks.len()));
+            for task in tasks {
+                bench.status(&task, wire::TaskState::Running);
+            }
+        }
+        effects = bench.pass(Duration::from_secs(1));
+    }
+    let quarters = [0, 15, 30, 45].map(|minute| [(minute, 2), (minute, 0)]);
+    assert_eq!(rounds, quarters.concat(), "by name, and whatever the master knows");
+
+    // One that does not answer is asked again, less and less often, and of what was answered nothing more.
+    bench.framework.lost();
+    bench.framework.subscribed(bench.now);
+    bench.framework.take();
+    bench.status("p.1", wire::TaskState::Running);
+    let mut seconds = Vec::new();
+    for second in 1..=HOUR / 4 {
+        for tasks in asked(&bench.pass(Duration::from_secs(1))) {
+            assert_eq!(tasks, ["p.2"]);
+            seconds.push(second);
+        }
+    }
+    let pauses: Vec<u64> = seconds.windows(2).map(|pair| pair[1] - pair[0]).collect();
+    assert_eq!((seconds[0], &pauses[..5]), (1, &[2, 4, 8, 16, 30][..]));
+    assert!(pauses[5..].iter().all(|pause| *pause == 30), "{pauses:?}");
 }
 
 #[test]
@@ -469,6 +546,14 @@ fn a_task_whose_agent_stays_away_is_given_up_and_killed_should_it_come_back() {
     assert!(news(&bench.pass(UNREACHABLE_FOR)).is_empty(), "the other one came back in time");
     assert_eq!(calls(&bench.status("p.1", wire::TaskState::Unreachable)), ["ACKNOWLEDGE"], "nobody could end it now");
     assert_eq!(calls(&bench.status("p.1", wire::TaskState::Running)), ["KILL", "ACKNOWLEDGE"], "it has been replaced");
+
+    // What was true before the stream broke need not be any more: the answer of the next master is waited for.
+    bench.status("p.2", wire::TaskState::Unreachable);
+    bench.framework.lost();
+    bench.now += UNREACHABLE_FOR * 10;
+    bench.framework.subscribed(bench.now);
+    assert!(news(&bench.framework.take()).is_empty());
+    assert_eq!(news(&bench.status("p.2", wire::TaskState::Running))[0].state, TaskState::Running);
 }
 
 #[test]
@@ -505,6 +590,80 @@ fn tasks_of_one_policy_share_an_executor_on_an_agent() {
     bench.launch_as(&["p.4"], &ours);
     let third = launched(&bench.offer("a", room(4.0)));
     assert_ne!(third[0].executor.as_ref(), Some(&executors[0]), "the one before may be on its way out");
+}
+
+/// An executor belongs to its tasks, not to the run that started it, unless the settings say that it is to be another.
+#[test]
+fn an_executor_is_used_by_the_next_run_too() {
+    let ours = Arc::new(TaskTemplate { executor: Some(text("setpoint")), ..(*template("x")).clone() });
+    let mut bench = Bench::new();
+    bench.launch_as(&["p.1"], &ours);
+    let effects = bench.offer("a", room(4.0));
+    let (first, placement) = (launched(&effects), news(&effects)[0].placement.clone().unwrap());
+    let next = |setting: Setting, ended: bool| {
+        let mut bench = Bench { framework: Framework::new(setting), ..Bench::bare() };
+        bench.framework.recover(vec![(TaskId::from("p.1"), "p".into(), placement.clone(), true)]);
+        bench.framework.subscribed(bench.now);
+        bench.status("p.1", if ended { wire::TaskState::Failed } else { wire::TaskState::Running });
+        bench.launch_as(&["p.2"], &ours);
+        let infos = launched(&bench.offer("a", vec![Resource::scalar("cpus", 1.0), Resource::scalar("mem", 32.0)]));
+        infos.first().and_then(|info| info.executor.clone())
+    };
+    assert_eq!(next(setting(), false), first[0].executor, "and there is no need of room for another one");
+    assert_eq!(next(setting(), true), None, "it has ended with its last task");
+    let other = Setting { executor_env: [(text("DOCKER_HOST"), text("tcp://e:1"))].into(), ..setting() };
+    assert_eq!(next(other, false), None);
+}
+
+/// A master passes over a whole call for one role that is not the framework's.
+#[test]
+fn roles_are_revived_and_suppressed_one_by_one() {
+    let of_role = |role: &str| {
+        let mesos = MesosSpec { role: Some(text(role)), ..MesosSpec::default() };
+        Arc::new(TaskTemplate { mesos, ..(*template("x")).clone() })
+    };
+    let mut bench = Bench::new();
+    bench.launch_as(&["p.1"], &of_role("dev"));
+    bench.launch_as(&["q.1"], &of_role("ops"));
+    let roles = |effects: &[Effect]| -> Vec<(&'static str, Vec<String>)> {
+        let named = |effect: &Effect| match effect {
+            Effect::Call(Call::Revive(named)) => Some(("REVIVE", named.roles.clone())),
+            Effect::Call(Call::Suppress(named)) => Some(("SUPPRESS", named.roles.clone())),
+            _ => None,
+        };
+        effects.iter().filter_map(named).collect()
+    };
+    let each = |call, all: &[&str]| all.iter().map(|role| (call, vec![text(role)])).collect::<Vec<_>>();
+    assert_eq!(roles(&bench.pass(REVIVE_EVERY)), each("REVIVE", &["dev", "ops"]));
+    for id in ["p.1", "q.1"] {
+        bench.withdraw(id);
+    }
+    assert_eq!(roles(&bench.pass(BUSY_FOR)), each("SUPPRESS", &["dev", "ops"]));
+}
+
+/// From the beginning of its maintenance on an agent is given nothing more.
+#[test]
+fn an_agent_in_maintenance_is_left_alone() {
+    let second = 1_000_000_000;
+    let offer = |start: i64, duration: Option<i64>| Offer {
+        unavailability: Some(wire::Unavailability {
+            start: wire::TimeInfo { nanoseconds: start * second },
+            duration: duration.map(|duration| wire::DurationInfo { nanoseconds: duration * second }),
+        }),
+        ..Offer::default()
+    };
+    let at = |wall: u64, offer: &Offer| super::offer::is_in_maintenance(offer, Duration::from_secs(wall));
+    let hour = offer(1000, Some(3600));
+    assert_eq!([999, 1000, 4599, 4600].map(|wall| at(wall, &hour)), [false, true, true, false]);
+    assert!(at(u64::MAX >> 32, &offer(1000, None)), "for good");
+    assert!(!at(1000, &Offer::default()));
+    assert!(at(0, &offer(-5, None)));
+
+    let mut bench = Bench::new();
+    bench.launch(&["p.1"]);
+    bench.framework.pass_over(vec![hour]);
+    assert_eq!(calls(&bench.framework.take()), ["DECLINE"]);
+    assert_eq!((bench.framework.counters.offers, bench.framework.counters.declined), (1, 1));
 }
 
 /// A policy that is saved with another user, other files or another role has tasks of both kinds for a while.
@@ -590,7 +749,7 @@ fn every_word_of_a_task_reaches_the_wire() {
             user: Some(text("7:7")),
             privileged: true,
             init: true,
-            parameters: vec![(text("dns"), text("1.1.1.1")), (text("dns"), text("9.9.9.9"))],
+            parameters: vec![(text("env"), text("A=1")), (text("env"), text("B=2"))],
             ..ContainerSpec::default()
         },
         mesos: MesosSpec {

@@ -13,6 +13,7 @@ use tokio::time::Instant;
 
 use super::book::Book;
 use super::framework::{Counters, Effect, Framework, News};
+use super::offer;
 use super::{Board, MesosConfig, NAME, Order};
 use crate::backend::{BackendError, KnownTask, Receipt, Standing, TaskUpdate};
 use crate::core::model::{TaskId, TaskState, TaskStats};
@@ -60,6 +61,9 @@ fn show(board: &Board, change: impl FnOnce(&mut super::Shown)) {
 
 /// How long a role that the master has refused is left alone.
 const ROLE_AGAIN: Duration = Duration::from_secs(30);
+
+/// How long all of them are after one that did not reach it.
+const ROLES_AGAIN: Duration = Duration::from_secs(2);
 
 /// What the caller is given.
 enum Sending {
@@ -130,6 +134,8 @@ struct Told {
     asking: Option<Attempt>,
     /// Roles that it has refused: when, and why.
     refused: BTreeMap<String, (Instant, String)>,
+    /// When one could not be told at all.
+    missed: Option<Instant>,
     /// The subscription, by number.
     subscription: u64,
 }
@@ -138,7 +144,8 @@ impl Told {
     /// The next role that the master is to be told of.
     fn next(&self, wanted: &BTreeSet<String>) -> Option<String> {
         let again = |role: &&String| self.refused.get(*role).is_none_or(|(at, _)| ROLE_AGAIN <= at.elapsed());
-        self.asking.is_none().then(|| wanted.difference(&self.roles).find(again).cloned()).flatten()
+        let may = self.asking.is_none() && self.missed.is_none_or(|at| ROLES_AGAIN <= at.elapsed());
+        may.then(|| wanted.difference(&self.roles).find(again).cloned()).flatten()
     }
 }
 
@@ -242,7 +249,6 @@ impl Worker {
                 },
                 Some(serial) = self.durable.recv() => {
                     if let Some(acknowledge) = self.unacknowledged.remove(&serial) {
-                        self.framework.durable(&TaskId::from(acknowledge.task_id.as_str()));
                         self.call(Call::Acknowledge(acknowledge));
                     }
                 }
@@ -364,6 +370,10 @@ impl Worker {
                 self.told.refused.remove(&attempt.role);
                 self.told.roles.insert(attempt.role);
             }
+            Err(error) if error.is_retryable() => {
+                tracing::warn!(role = %attempt.role, %error, "the master could not be told of a policy's role yet");
+                self.told.missed = Some(Instant::now());
+            }
             Err(error) => {
                 let why = error.to_string();
                 let before = self.told.refused.get(&attempt.role);
@@ -383,7 +393,12 @@ impl Worker {
 
     fn event(&mut self, event: Event, now: Duration) {
         match event {
-            Event::Offers(offers) => self.framework.offers(now, offers),
+            Event::Offers(offers) => {
+                let wall = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+                let (closed, open) = offers.into_iter().partition(|offer| offer::is_in_maintenance(offer, wall));
+                self.framework.pass_over(closed);
+                self.framework.offers(now, open);
+            }
             Event::Update(status) => {
                 tracing::debug!(
                     task = %status.task_id,
@@ -400,7 +415,8 @@ impl Worker {
             }
             Event::Message(message) => self.figures(&message.data.0),
             Event::InverseOffers(offers) => {
-                // An agent is to be emptied: nothing is promised, and what the operator does to it is told by statuses.
+                // An agent is to be emptied. Tasks stay on it until the operator takes it down, which statuses tell; from the
+                // beginning of its maintenance on nothing more is launched there.
                 let inverse_offer_ids = offers.into_iter().map(|offer| offer.inverse_offer_id).collect();
                 let answer = crate::mesos::wire::scheduler::InverseOffers { inverse_offer_ids, filters: None };
                 self.call(Call::AcceptInverseOffers(answer));
@@ -539,14 +555,11 @@ impl Worker {
         });
     }
 
-    /// Lets go: without a state folder the framework and all of its tasks end.
+    /// Lets go: without a state folder, or where all tasks are to end, the framework ends as well. The id that is kept is then
+    /// one that the cluster does not know any more, and the next run gets a new one.
     async fn shut_down(&mut self, kill_all: bool) {
-        if self.config.state_dir.is_none() {
+        if self.config.state_dir.is_none() || kill_all {
             self.call(Call::Teardown);
-        } else if kill_all {
-            let ids = self.framework.places().map(|(id, _)| id.clone()).collect();
-            self.framework.kill(self.now(), ids, Duration::ZERO);
-            self.carry_out().await;
         }
         let (done, flushed) = oneshot::channel();
         self.caller.calls.send(Sending::Flush(done)).ok();

@@ -543,7 +543,8 @@ impl Loop {
         let left: Vec<TaskId> = policy
             .ledger
             .tasks()
-            .filter(|task| *task.backend != *spec.workload.backend && task.state < TaskState::Killing)
+            .filter(|task| *task.backend != *spec.workload.backend)
+            .filter(|task| task.state < TaskState::Killing || task.withdrawn)
             .map(|task| task.id.clone())
             .collect();
         let own = spec.workload.backend.as_str();

@@ -294,9 +294,7 @@ impl Loop {
             Event::Discovered { source, fleet, rows } => self.on_discovered(source, &fleet, rows),
             Event::Changed(paths) => self.on_changed(&paths),
             Event::Recovered { backend, result } => self.on_recovered(&backend, result),
-            Event::BackendFailed { backend, launches, kills, error } => {
-                self.on_backend_failed(&backend, launches, kills, &error);
-            }
+            Event::BackendFailed { backend, asked, error } => self.on_backend_failed(&backend, asked, &error),
             Event::NotRecorded { launches, kills, error } => self.on_not_recorded(launches, kills, &error),
             Event::BackendDone { backend } => self.on_backend_done(&backend),
             Event::Shadow { key, serial, answer } => self.on_shadow(key, serial, answer),

@@ -10,6 +10,7 @@ use crate::core::intent::By;
 use crate::core::model::{Exit, TaskId, TaskState, TaskStats};
 use crate::log::DecisionLog;
 
+use super::super::backend_worker::Asked;
 use super::super::config::RunEnd;
 use super::super::event::Event;
 use super::super::memory;
@@ -130,13 +131,8 @@ impl Loop {
         }
     }
 
-    pub(super) fn on_backend_failed(
-        &mut self,
-        name: &str,
-        launches: Vec<TaskId>,
-        kills: Vec<TaskId>,
-        error: &BackendError,
-    ) {
+    pub(super) fn on_backend_failed(&mut self, name: &str, asked: Asked, error: &BackendError) {
+        let Asked { launches, kills, withdrawals } = asked;
         tracing::warn!(backend = %name, error = %error, launches = launches.len(), kills = kills.len(), "backend request failed");
         if matches!(error, BackendError::Unavailable { .. }) {
             self.problems.insert(format!("backend {name}"), error.to_string());
@@ -145,6 +141,13 @@ impl Loop {
         // A task that is not told to end would stay for ever.
         self.unsent.extend(kills);
         let at = self.clock.now();
+        // They lapse anew at the next tick.
+        for id in withdrawals {
+            let Some(key) = self.owners.get(&id).copied() else { continue };
+            if self.policy(key).is_some_and(|policy| policy.ledger.keep_asking(&id, at)) {
+                self.show_tasks(key, std::slice::from_ref(&id));
+            }
+        }
         let reason = error.to_string();
         for id in launches {
             // Ended by its name in case that it was started after all; what was not started is not wanted any more.
@@ -409,7 +412,13 @@ impl Loop {
                 },
                 BackendState::Recovering { .. } => {
                     health.ready = false;
-                    health.problems.entry(format!("backend {name}")).or_insert_with(|| "not recovered yet".to_owned());
+                    let why = match self.backends.get(name).map(Backend::standing) {
+                        Some(Standing::Lost(problem) | Standing::Over { message: problem, .. }) => {
+                            format!("not recovered yet: {problem}")
+                        }
+                        _ => "not recovered yet".to_owned(),
+                    };
+                    health.problems.entry(format!("backend {name}")).or_insert(why);
                 }
                 BackendState::Failing(message) => {
                     health.ready = false;

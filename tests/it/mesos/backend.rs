@@ -2,12 +2,12 @@
 
 use std::collections::BTreeSet;
 use std::os::unix::fs::PermissionsExt;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::proxy::Proxy;
-use crate::support::{Cluster, ClusterSpec, GENEROUS, Scratch, Setpoint, wait_until};
+use crate::support::{Cluster, ClusterSpec, GENEROUS, Scratch, Setpoint, client, wait_until};
 
 /// A policy that holds as many sleeping tasks as its parameter says, from a file that the test writes.
 pub(super) fn policy(n: u32, command: &str) -> String {
@@ -162,6 +162,69 @@ async fn a_change_of_user_and_role_starts_an_executor_beside_the_first() {
     let tasks = state["frameworks"][0]["tasks"].as_array().unwrap();
     let executors: BTreeSet<_> = tasks.iter().map(|task| task["executor_id"].as_str()).collect();
     assert_eq!((tasks.len(), executors.len()), (3, 3), "{executors:?}");
+    assert!(setpoint.stop().await.success());
+}
+
+/// A run uses the executors of the one before; and one that is to stop all tasks ends the framework as well.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_executor_outlives_its_host_and_a_framework_ends_when_it_is_asked_to() {
+    let Some(cluster) = Cluster::start_new(ClusterSpec::default()).await else { return };
+    let scratch = Scratch::new();
+    let config = scratch.write("setpoint.toml", &format!("[mesos]\nmaster = \"{}\"\n", cluster.list()));
+    let start = |n: u32, word: Option<&str>| {
+        scratch.policy("p", &policy(n, "exec sleep 100000"));
+        let path = |path: std::path::PathBuf| path.display().to_string();
+        let (config, state, file) = (path(config.clone()), path(scratch.path("st")), path(scratch.path("p.lua")));
+        let arguments = ["--config", &config, "--state-dir", &state, &file];
+        Setpoint::run(&scratch, arguments.into_iter().chain(word))
+    };
+    let mut first = start(2, None);
+    let before = agree(&cluster, &mut first, 2).await;
+    assert!(first.stop().await.success());
+    let mut second = start(4, Some("--stop-tasks"));
+    let after = agree(&cluster, &mut second, 4).await;
+    assert!(after.is_superset(&before));
+    let state = cluster.state().await.unwrap();
+    let framework = &state["frameworks"][0];
+    let executors: BTreeSet<_> =
+        framework["tasks"].as_array().unwrap().iter().map(|task| task["executor_id"].as_str().unwrap()).collect();
+    assert_eq!(executors.len(), 1, "{executors:?}");
+    assert!(second.stop().await.success());
+    let over =
+        async || on_master(&cluster).await.filter(|(all, _, frameworks)| all.is_empty() && frameworks.is_empty());
+    wait_until(GENEROUS, "nothing is left of it", over).await;
+    let mut third = start(1, None);
+    assert!(agree(&cluster, &mut third, 1).await.is_disjoint(&after));
+    assert!(third.stop().await.success());
+}
+
+/// An agent whose maintenance has begun is given nothing, until it is over.
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_is_launched_on_an_agent_in_maintenance() {
+    let Some(cluster) = Cluster::start_new(ClusterSpec { agents: 2, ..ClusterSpec::default() }).await else { return };
+    let schedule = async |windows: Value| {
+        let url = format!("http://{}/maintenance/schedule", cluster.masters[0].address());
+        let answer = client().post(url).json(&json!({ "windows": windows })).send().await.unwrap();
+        assert!(answer.status().is_success(), "{answer:?}");
+    };
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap().as_nanos();
+    schedule(json!([{
+        "machine_ids": [{ "hostname": "agent-0.test", "ip": "127.0.0.1" }],
+        "unavailability": { "start": { "nanoseconds": u64::try_from(now).unwrap() } },
+    }]))
+    .await;
+    let scratch = Scratch::new();
+    scratch.policy("p", &policy(4, "exec sleep 1000"));
+    let mut setpoint = run(&scratch, &cluster);
+    agree(&cluster, &mut setpoint, 4).await;
+    let hosts = async |setpoint: &mut Setpoint| -> BTreeSet<String> {
+        setpoint.tasks().await.iter().filter_map(|task| task["host"].as_str().map(str::to_owned)).collect()
+    };
+    assert_eq!(hosts(&mut setpoint).await, ["agent-1.test".to_owned()].into());
+    schedule(json!([])).await;
+    scratch.replace("p.lua", &policy(8, "exec sleep 1000"));
+    agree(&cluster, &mut setpoint, 8).await;
+    assert_eq!(hosts(&mut setpoint).await.len(), 2);
     assert!(setpoint.stop().await.success());
 }
 

@@ -9,7 +9,7 @@ use setpoint::mesos::wire::{CommandInfo, TaskInfo, TaskState};
 
 use super::beside::{Figure, Whose, agree, container, used};
 use super::client::Client;
-use crate::support::{Cluster, ClusterSpec, GENEROUS, Scratch, Setpoint, wait_until};
+use crate::support::{Cluster, ClusterSpec, Docker, GENEROUS, LABEL, Scratch, Setpoint, wait_until};
 
 /// A known share of a core in bursts, and a known piece of memory.
 const WORK: &str = "
@@ -56,6 +56,48 @@ fn seen(setpoint: &Setpoint) -> Vec<Value> {
 /// A share and bytes, where both are known.
 fn figure(of: &Value) -> Option<Figure> {
     Some(Figure { cpu: of["cpu_percent"].as_f64()?, memory: of["memory_bytes"].as_f64()? })
+}
+
+/// An agent measures our executor without what that has an engine run: such a task has no figures but the executor's own,
+/// instead of those of a few idle threads.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_an_engine_runs_for_our_executor_is_not_measured_by_its_agent() {
+    let Some(docker) = Docker::main() else { return };
+    let Some(image) = docker.image("busybox") else { return };
+    let Some(cluster) = Cluster::start_new(ClusterSpec::default()).await else { return };
+    let scratch = Scratch::new();
+    let _sweep = docker.sweep(&scratch);
+    scratch.policy(
+        "ours",
+        &format!(
+            r#"return {{ interval = "1s", control = {{ law = "decide" }}, decide = function() return {{ desired = 1 }} end,
+  workload = {{ backend = "mesos", executor = "setpoint", image = "{image}", init = true, network = "none",
+    command = "while true; do sleep 0.01; done", labels = {{ ["{LABEL}"] = "{}" }}, max = 1, grace = "0s" }} }}"#,
+            scratch.mark()
+        ),
+    );
+    scratch.policy("watch", WATCH);
+    let config = scratch.write("setpoint.toml", &format!("[mesos]\nmaster = \"{}\"\n", cluster.list()));
+    let path = |name: &str| scratch.path(name).display().to_string();
+    let config = config.display().to_string();
+    let mut setpoint = Setpoint::run(&scratch, ["--config", &config, &path("ours.lua"), &path("watch.lua")]);
+    wait_until(GENEROUS, "its figures from the executor", async || {
+        let tasks = setpoint.tasks().await;
+        tasks.iter().any(|task| figure(task).is_some_and(|figure| figure.cpu > 0.0)).then_some(())
+    })
+    .await;
+    let before = seen(&setpoint).len();
+    // Two readings that both see it make a share.
+    let later = async || {
+        let seen = seen(&setpoint);
+        (before + 3 <= seen.len()).then(|| seen.last().cloned()).flatten()
+    };
+    let last = wait_until(GENEROUS, "the watch has looked again", later).await;
+    let usage = &last["names"]["ours"];
+    assert_eq!((&usage["tasks"], &usage["running"], &usage["measured"]), (&1.into(), &1.into(), &0.into()), "{usage}");
+    assert_eq!(figure(&last["rows"][0]), None, "{last}");
+    assert!(usage.get("cpu_percent_mean").is_none() && usage.get("memory_bytes").is_none(), "{usage}");
+    assert!(setpoint.stop().await.success());
 }
 
 #[tokio::test(flavor = "multi_thread")]
