@@ -1,6 +1,7 @@
 //! `setpoint executor`: run tasks for a Mesos agent, which starts it.
 
 use std::collections::BTreeMap;
+use std::ffi::OsString;
 #[cfg(feature = "docker")]
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
@@ -10,7 +11,7 @@ use setpoint::backend::TaskBackend;
 use setpoint::backend::docker::{DockerBackend, DockerConfig};
 #[cfg(feature = "docker")]
 use setpoint::config::{self, Settings};
-use setpoint::executor::{self, ExecutorConfig, ExecutorError};
+use setpoint::executor::{self, ExecutorConfig, ExecutorError, Watcher};
 
 use super::exit::{CliError, Exit};
 
@@ -26,6 +27,12 @@ pub(crate) struct Args {
     /// Where containers see the sandbox; /mnt/mesos/sandbox unless given, where the engine is this machine's and --single is not.
     #[arg(long, value_name = "FOLDER")]
     mapped_directory: Option<String>,
+    /// Leave a watcher behind, with this standard input, and end.
+    #[arg(long, hide = true)]
+    watch: bool,
+    /// Be that watcher.
+    #[arg(long, hide = true, requires = "watch")]
+    stay: bool,
 }
 
 pub(crate) const EXAMPLES: &str = "\
@@ -49,12 +56,18 @@ pub(crate) async fn run(args: &Args) -> Result<Exit, CliError> {
     let text = |value: std::ffi::OsString| value.into_string().ok();
     let vars: BTreeMap<String, String> =
         std::env::vars_os().filter_map(|(name, value)| Some((text(name)?, text(value)?))).collect();
+    if args.watch {
+        return watch(args, &vars).await;
+    }
     let sandbox = std::env::current_dir().map_err(|error| CliError::io("cannot find the sandbox", error))?;
     let containers = containers(&vars, args.container.clone());
     let usual = containers.as_ref().ok().and_then(|containers| containers.mapped).filter(|_| !args.single);
     let mapped = args.mapped_directory.clone().or_else(|| usual.map(str::to_owned));
     let containers = containers.map(|containers| containers.backend);
-    let config = ExecutorConfig { containers, vars, sandbox, single: args.single, mapped };
+    // A cluster's own executors leave that to their agent.
+    let watcher = std::env::current_exe().ok().filter(|_| !args.single);
+    let watcher = watcher.map(|program| Watcher { program, arguments: watch_arguments(false) });
+    let config = ExecutorConfig { containers, vars, sandbox, watcher, single: args.single, mapped };
     match executor::run(config).await {
         Ok(()) => Ok(Exit::Ok),
         Err(error) => {
@@ -69,6 +82,28 @@ pub(crate) async fn run(args: &Args) -> Result<Exit, CliError> {
             })
         }
     }
+}
+
+/// What makes a watcher of this program: leave one behind, or be the one that stays.
+fn watch_arguments(stay: bool) -> Vec<OsString> {
+    ["executor", "--watch"].into_iter().chain(stay.then_some("--stay")).map(OsString::from).collect()
+}
+
+/// Leaves a watcher behind in a session that is nobody's, or is it.
+async fn watch(args: &Args, vars: &BTreeMap<String, String>) -> Result<Exit, CliError> {
+    if args.stay {
+        let containers = containers(vars, None)
+            .map_err(|why| CliError::new(Exit::Config, "there is no container engine to watch").because(why))?;
+        executor::watch(containers.backend)
+            .await
+            .map_err(|error| CliError::io("cannot wait for the executor's end", error))?;
+        return Ok(Exit::Ok);
+    }
+    let failed = |error| CliError::io("cannot leave a watcher behind", error);
+    rustix::process::setsid().map_err(|error| failed(error.into()))?;
+    let program = std::env::current_exe().map_err(failed)?;
+    std::process::Command::new(program).args(watch_arguments(true)).spawn().map_err(failed)?;
+    Ok(Exit::Ok)
 }
 
 /// The engine that the environment names, or why there is none.

@@ -94,16 +94,13 @@ pub(crate) fn describe(policy: Value, paint: Paint) -> Result<String, CliError> 
 
 fn table(answer: Value, now: Timestamp, paint: Paint) -> Result<String, CliError> {
     let list: PolicyList = read(answer)?;
-    if list.policies.is_empty() {
-        return Ok("no policies\n".to_owned());
-    }
     let rows: Vec<_> = list.policies.iter().map(|policy| Row::of_policy(policy, now)).collect();
     // Into a file or a pipe nothing is cut.
     let width = match term::size() {
         Some((width, _)) if std::io::IsTerminal::is_terminal(&std::io::stdout()) => width,
         _ => usize::MAX / 2,
     };
-    let mut lines = rows::lines(&rows, width, paint);
+    let mut lines = if rows.is_empty() { vec!["no policies".to_owned()] } else { rows::lines(&rows, width, paint) };
     for (name, backend) in &list.backends {
         let facts: Vec<_> = backend.facts.iter().map(|(fact, value)| format!("{fact} {value}")).collect();
         lines.push(format!("{}: {}", paint.bold(name), facts.join("; ")));

@@ -16,6 +16,10 @@ use super::policy::TaskTemplate;
 /// The executor of ours, by the word that policies use.
 pub const OURS: &str = "setpoint";
 
+/// The options of `docker run` that our executor knows, which speaks to engines without that program.
+pub const KNOWN_PARAMETERS: [&str; 10] =
+    ["entrypoint", "env", "init", "label", "no-healthcheck", "pids-limit", "tmpfs", "user", "volume", "workdir"];
+
 /// The Mesos words of a workload: `workload.mesos`.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
@@ -160,6 +164,14 @@ pub fn problems(task: &TaskTemplate) -> Vec<(&'static str, String)> {
     } else if !by_docker && spec.network.as_ref().is_some_and(|network| network.eq_ignore_ascii_case("none")) {
         let problem = "expected a network's name or \"host\", got \"none\", which only Docker has";
         problems.push(("network", problem.to_owned()));
+    }
+    if task.image.is_some() && task.executor.as_deref() == Some(OURS) {
+        let strangers = spec.parameters.iter().map(|(option, _)| option);
+        problems.extend(strangers.filter(|option| !KNOWN_PARAMETERS.contains(&option.as_str())).map(|option| {
+            let known = KNOWN_PARAMETERS.join(", ");
+            let problem = format!("executor = \"setpoint\" does not know the option \"{option}\"; it knows {known}");
+            ("parameters", problem)
+        }));
     }
     for source in spec.volumes.iter().map(|volume| &volume.source).filter(|source| !source.starts_with('/')) {
         let is_name = !source.contains('/') && !source.starts_with('.');

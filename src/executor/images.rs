@@ -11,6 +11,11 @@ use tokio::sync::mpsc;
 use crate::backend::{BackendError, LaunchRequest, TaskBackend, TaskUpdate};
 use crate::core::model::{TaskId, TaskStats};
 
+use super::watcher::{Watched, Watcher};
+
+/// Between two attempts to reach an engine that nobody asks for anything.
+const AGAIN: Duration = Duration::from_secs(10);
+
 /// A handle to the tasks with images.
 #[derive(Clone)]
 pub(super) struct Images {
@@ -25,9 +30,14 @@ enum Order {
 
 impl Images {
     /// Connects at once: what an executor that was killed has left is removed then, whether images are to be run or not.
-    pub(super) fn start(backend: Arc<dyn TaskBackend>, updates: mpsc::Sender<TaskUpdate>) -> Self {
+    /// Before the first container there is a watcher, if there is to be one.
+    pub(super) fn start(
+        backend: Arc<dyn TaskBackend>,
+        updates: mpsc::Sender<TaskUpdate>,
+        watcher: Option<Watcher>,
+    ) -> Self {
         let (orders, queue) = mpsc::unbounded_channel();
-        let worker = Worker { backend: Arc::clone(&backend), updates, connected: false };
+        let worker = Worker { backend: Arc::clone(&backend), updates, watcher, watched: None, connected: false };
         tokio::spawn(worker.run(queue));
         Self { backend, orders }
     }
@@ -60,6 +70,9 @@ impl Images {
 struct Worker {
     backend: Arc<dyn TaskBackend>,
     updates: mpsc::Sender<TaskUpdate>,
+    /// To be started yet.
+    watcher: Option<Watcher>,
+    watched: Option<Watched>,
     connected: bool,
 }
 
@@ -68,7 +81,16 @@ impl Worker {
         if let Err(error) = self.connect().await {
             tracing::warn!(error = %error, "tasks with images cannot be run until the engine answers");
         }
-        while let Some(order) = queue.recv().await {
+        loop {
+            let order = tokio::select! {
+                order = queue.recv() => order,
+                // What another executor has left is removed when the engine is back, though nobody asks for images.
+                () = tokio::time::sleep(AGAIN), if !self.connected => {
+                    self.connect().await.ok();
+                    continue;
+                }
+            };
+            let Some(order) = order else { return };
             match order {
                 Order::Launch(request) => {
                     let id = request.id.clone();
@@ -97,6 +119,14 @@ impl Worker {
 
     async fn launch(&mut self, request: LaunchRequest) -> Result<(), BackendError> {
         self.connect().await?;
+        if let Some(watcher) = self.watcher.take() {
+            match watcher.start().await {
+                Ok(watched) => self.watched = Some(watched),
+                Err(error) => {
+                    tracing::warn!(%error, "nobody watches: containers would outlive this executor, were it killed");
+                }
+            }
+        }
         self.backend.launch(vec![request]).await
     }
 }

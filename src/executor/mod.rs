@@ -12,12 +12,14 @@
 //! for its health as those do, and sends no figures; otherwise what follows from health is the scheduler's to decide.
 //!
 //! - **Invariant:** an update is told again until it is acknowledged, and never told as something else.
-//! - **Invariant:** when the executor ends, by itself or by force, its commands end too.
+//! - **Invariant:** when the executor ends, by itself or by force, its commands end too. Containers that a killed one has left
+//!   are removed by its watcher, or by the next executor on that machine.
 
 mod health;
 mod images;
 mod probe;
 mod task;
+mod watcher;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -38,6 +40,7 @@ use crate::mesos::wire::{CapabilityKind, KillPolicy, StatusReason, TaskInfo, Tas
 
 use health::{Check, Checking, Finding};
 use images::Images;
+pub use watcher::{Watcher, watch};
 
 /// How often figures of tasks are sent.
 const FIGURES_EVERY: Duration = Duration::from_secs(2);
@@ -71,6 +74,8 @@ pub struct ExecutorConfig {
     pub sandbox: PathBuf,
     /// Runs images; tasks with one fail for that reason otherwise.
     pub containers: Result<Arc<dyn TaskBackend>, String>,
+    /// What removes containers when this executor is killed; without, the next one on the machine does.
+    pub watcher: Option<Watcher>,
     /// Be as a cluster's own executors: end as soon as the one task has, and end it when its health says so.
     pub single: bool,
     /// Where containers see the sandbox; none leaves it out.
@@ -126,7 +131,7 @@ pub async fn run(config: ExecutorConfig) -> Result<(), ExecutorError> {
     let (update_sender, mut updates) = mpsc::channel(1024);
     let (found_sender, mut found) = mpsc::channel(1024);
     local.recover(Vec::new(), update_sender.clone()).await.map_err(ExecutorError::Local)?;
-    let images = config.containers.map(|backend| Images::start(backend, update_sender));
+    let images = config.containers.map(|backend| Images::start(backend, update_sender, config.watcher));
     let (client, mut signals) = Client::connect(agent).map_err(ExecutorError::Client)?;
     let mut executor = Executor {
         client,
@@ -211,13 +216,14 @@ impl Executor {
             return;
         }
         self.had_tasks = true;
+        let kill_policy = info.kill_policy.clone();
+        let running = self.tasks.entry(id.clone()).or_insert(Running { kill_policy, ..Running::default() });
         let Some(request) = task::request(&info, &self.sandbox, self.mapped.as_deref()) else {
             return self.on_update(not_started(id, "there is neither a command nor an image"));
         };
         let contained = request.template.image.is_some();
-        let check = Check::of(&info, &request.template.env, &self.sandbox, self.single);
-        let kill_policy = info.kill_policy.clone();
-        self.tasks.insert(id.clone(), Running { kill_policy, contained, check, ..Running::default() });
+        running.contained = contained;
+        running.check = Check::of(&info, &request.template.env, &self.sandbox, self.single);
         match &self.images {
             Ok(images) if contained => images.launch(request),
             Err(why) if contained => {
@@ -246,13 +252,13 @@ impl Executor {
     }
 
     fn on_update(&mut self, update: TaskUpdate) {
-        let running = self.tasks.get(&update.id);
-        let killed = running.is_some_and(|running| running.killed);
-        let contained = running.is_some_and(|running| running.contained);
+        // Whoever is told to end a task that is over says once more that it is.
+        let Some(running) = self.tasks.get(&update.id) else { return };
+        let Running { killed, contained, .. } = *running;
         let healthy = match update.state {
             // Mesos's word for a task that was ended for its health.
-            TaskState::Gone => running.and_then(|running| running.condemned.then_some(false)),
-            _ => update.healthy.or_else(|| running?.healthy),
+            TaskState::Gone => running.condemned.then_some(false),
+            _ => update.healthy.or(running.healthy),
         };
         let update = TaskUpdate { healthy, ..update };
         if update.state == TaskState::Gone {

@@ -239,7 +239,8 @@ fn end(exit: Option<&Exit>, killed: bool) -> (wire::TaskState, Option<String>, O
             (Failed, Some(reason.to_string()), Some(StatusReason::ContainerLaunchFailed))
         }
         Some(Exit::Lost { reason }) => (Failed, Some(reason.to_string()), Some(StatusReason::ExecutorTerminated)),
-        Some(Exit::Unknown) | None => (Failed, Some("it ended unwatched".to_owned()), None),
+        // Nobody's failure: its engine was restarted, or somebody removed it.
+        Some(Exit::Unknown) | None => (Killed, Some("it ended unwatched".to_owned()), None),
     }
 }
 

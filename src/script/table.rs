@@ -158,9 +158,14 @@ fn needs(node: &Node<'_>, law: &LawSpec, functions: &Functions, target: &Target,
     }
 }
 
-/// A service that is only told a number chooses itself which of its tasks end.
+/// A service that is only told a number chooses itself which of its tasks end, and when one begins.
 fn choosing(workload: &Workload, functions: &Functions, found: &mut Findings) {
     if workload.backend == "swarm" {
+        if workload.kind == Kind::Jobs {
+            let problem =
+                "expected \"service\" on backend \"swarm\", which starts every task that ends anew, got \"jobs\"";
+            found.problem("workload.kind", problem);
+        }
         for (name, given) in [("victims", &functions.victims), ("drain", &functions.drain)] {
             if given.is_some() {
                 found.warn(format!("{name} is never called: backend \"swarm\" chooses itself which tasks end"));

@@ -430,6 +430,10 @@ async fn words_that_a_mesos_cluster_could_only_fail_at_are_refused() {
         ("command = 'x', network = 'none'", "workload.network: expected a network's name or \"host\""),
         ("command = 'x', executor = 'setpoint', volumes = { '/x:/y' }", "workload.volumes: is for the cluster's own"),
         ("command = 'x', executor = 'setpoint', network = 'n'", "workload.network: \"n\" is for the cluster's own"),
+        (
+            "image = 'i', executor = 'setpoint', parameters = { 'init=true', 'cap-drop=ALL' }",
+            "workload.parameters: executor = \"setpoint\" does not know the option \"cap-drop\"; it knows entrypoint, env,",
+        ),
         ("command = 'x', mesos = { resources = { gpus = 0.5 } }", "gpus: expected a whole number of more than 0"),
         ("command = 'x', mesos = { resources = { gpus = { any = 1 } } }", "gpus: expected a whole number"),
         ("command = 'x', mesos = { resources = { nics = { 'eth0', 7 } } }", "nics: expected items as text, or whole"),
@@ -444,6 +448,19 @@ async fn words_that_a_mesos_cluster_could_only_fail_at_are_refused() {
     let warmer = "warmer = { command = 'x', user = '7' }, metric = function() end, target = 1";
     let Err(report) = on_mesos(&bench, "command = 'x'", warmer).await else { panic!("loaded: {warmer}") };
     assert!(report.contains("warmer.user: expected a user's name alone"), "{report}");
+}
+
+/// A Swarm starts anew what has ended, so nothing there is ever done.
+#[tokio::test]
+async fn jobs_are_not_for_a_swarm() {
+    let bench = Bench::new();
+    let source = "return { workload = { backend = 'swarm', kind = 'jobs', image = 'i', max = 1 }, \
+                  control = { law = 'count', n = 1 } }";
+    let mut request = bench.request(source);
+    request.backends.push("swarm".to_owned());
+    let Err(errors) = bench.host.load(request).await else { panic!("loaded") };
+    let report = reports(&errors);
+    assert!(report.contains("workload.kind: expected \"service\" on backend \"swarm\""), "{report}");
 }
 
 #[tokio::test]

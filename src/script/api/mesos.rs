@@ -67,7 +67,7 @@ pub(super) const MODULE: ModuleDoc = ModuleDoc {
         "@field memory_bytes? integer In use, without page cache.",
         "@field memory_limit? integer",
         "@field memory_percent? number Of the limit.",
-        "@field shared_by integer Tasks in its executor: they are measured together, and each has an equal part.",
+        "@field shared_by integer Tasks that run under its executor: they are measured together, and each has an equal part.",
         "@class (exact) setpoint.mesos.Usage",
         "@field tasks integer Alive.",
         "@field running integer",
@@ -102,7 +102,8 @@ pub(super) const MODULE: ModuleDoc = ModuleDoc {
             returns: &["setpoint.mesos.Stats[]"],
             access: Access::Read,
             doc: "The same with what those that run use. A figure that is not known (yet) is nil: CPU needs two calls, \
-                  and each policy has its own. While a file loads: an empty list.",
+                  and each policy has its own; agents do not measure what setpoint's executor has a container engine \
+                  run. While a file loads: an empty list.",
         },
         FunctionDoc {
             name: "usage",

@@ -1,4 +1,4 @@
-//! A scripted master on a real socket, for what a genuine one will not do on demand.
+//! A scripted master on a real socket, for what a genuine one will not do on demand; to an executor it is an agent.
 //!
 //! It speaks HTTP by hand, so that it can stop in the middle of anything. Each SUBSCRIBE takes the next answer of its
 //! script, the last one again and again; every other call is taken with 202, unless it is among those to be refused.

@@ -231,7 +231,8 @@ async fn given_up(scene: &Scene, agent: &str, mut hit: BTreeSet<String>) -> Faul
     Fault::of_tasks(hit, if over > 0.0 { over } else { now() })
 }
 
-/// Nobody is left to end the containers of an executor that was killed: the next one on that machine does.
+/// Its watcher ends the containers of an executor that was killed, though nobody is there to launch another one; where the
+/// watcher was killed as well, the next executor on that machine does.
 #[tokio::test(flavor = "multi_thread")]
 async fn containers_of_a_killed_executor_are_removed() {
     let Some(docker) = Docker::main() else { return };
@@ -246,8 +247,8 @@ async fn containers_of_a_killed_executor_are_removed() {
     let before = agree(&cluster, &mut setpoint, 2).await;
     let old = docker.of_test(&scratch);
     assert_eq!(old.len(), 2, "a container for each of {before:?}");
-    for executor in executors(&cluster) {
-        cluster.folder().kill(executor).ok();
+    for process in watchers(&cluster).into_iter().chain(executors(&cluster)) {
+        cluster.folder().kill(process).unwrap();
     }
     wait_until(GENEROUS, "other tasks, and their containers alone", async || {
         let now = docker.of_test(&scratch);
@@ -256,20 +257,34 @@ async fn containers_of_a_killed_executor_are_removed() {
         (replaced && now.len() == 2 && now.iter().all(|id| !old.contains(id))).then_some(())
     })
     .await;
-    scratch.replace("p.lua", &policy(0, "sleep 1000").replacen("command", &words, 1));
-    agree(&cluster, &mut setpoint, 0).await;
+    setpoint.kill();
+    assert_eq!((executors(&cluster).len(), watchers(&cluster).len()), (1, 1));
+    for executor in executors(&cluster) {
+        cluster.folder().kill(executor).unwrap();
+    }
     wait_until(GENEROUS, "no container is left", async || docker.of_test(&scratch).is_empty().then_some(())).await;
-    assert!(setpoint.stop().await.success());
+    assert!(executors(&cluster).is_empty(), "nobody has launched another one");
 }
 
 /// The executors of ours on a cluster.
 fn executors(cluster: &Cluster) -> Vec<i32> {
-    let runs = |pid: i32| {
+    run_by(cluster, false)
+}
+
+/// What outlives them.
+fn watchers(cluster: &Cluster) -> Vec<i32> {
+    run_by(cluster, true)
+}
+
+/// Processes of `setpoint executor` on a cluster.
+fn run_by(cluster: &Cluster, watch: bool) -> Vec<i32> {
+    let is_one = |pid: i32| {
         let line = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
         let mut words = line.split(|byte| *byte == 0);
-        words.next().is_some_and(|program| program.ends_with(b"/setpoint")) && words.next() == Some(b"executor")
+        let program = words.next().is_some_and(|program| program.ends_with(b"/setpoint"));
+        program && words.next() == Some(b"executor") && words.any(|word| word == b"--watch") == watch
     };
-    cluster.folder().processes().iter().map(|process| process.pid).filter(|pid| runs(*pid)).collect()
+    cluster.folder().processes().iter().map(|process| process.pid).filter(|pid| is_one(*pid)).collect()
 }
 
 /// A second host under the same framework id: the first one ends with 69 and touches nothing any more.
