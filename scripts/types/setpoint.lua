@@ -957,7 +957,7 @@ function memcached.stats(host, port, options) end
 ---@field memory_bytes? integer In use, without page cache.
 ---@field memory_limit? integer
 ---@field memory_percent? number Of the limit.
----@field shared_by integer Tasks in its executor: they are measured together, and each has an equal part.
+---@field shared_by integer Tasks that run under its executor: they are measured together, and each has an equal part.
 
 ---@class (exact) setpoint.mesos.Usage
 ---@field tasks integer Alive.
@@ -983,7 +983,7 @@ function mesos.cluster() end
 ---@return setpoint.mesos.Task[]
 function mesos.tasks(which) end
 
----The same with what those that run use. A figure that is not known (yet) is nil: CPU needs two calls, and each policy has its own. While a file loads: an empty list.
+---The same with what those that run use. A figure that is not known (yet) is nil: CPU needs two calls, and each policy has its own; agents do not measure what setpoint's executor has a container engine run. While a file loads: an empty list.
 ---@param which? setpoint.mesos.Which
 ---@return setpoint.mesos.Stats[]
 function mesos.stats(which) end
