@@ -31,7 +31,7 @@ use tokio::sync::Mutex;
 use tokio::task::JoinHandle;
 
 use self::catalogue::CATALOGUE;
-use crate::support::{GENEROUS, Redis, Scratch, Setpoint, Ticks, setting, wait_until};
+use crate::support::{Cluster, ClusterSpec, GENEROUS, Redis, Scratch, Setpoint, Ticks, setting, wait_until};
 
 /// The loads of this module run one after the other: they measure, and share a machine.
 static ONE_AT_A_TIME: Mutex<()> = Mutex::const_new(());
@@ -300,14 +300,32 @@ async fn queue_gives_the_job_of_a_killed_consumer_to_another() {
 /// next one at the tick after. That one of the jobs has failed changes nothing of it.
 #[tokio::test]
 async fn a10_jobs_fills_up_after_a_wait_and_outlives_a_job_that_fails() {
-    const WAIT: f64 = 8.0;
     let _one = ONE_AT_A_TIME.lock().await;
-    let scratch = Scratch::new();
+    a10(&Scratch::new(), &[]).await;
+}
+
+/// The same on a genuine cluster, under our executor and under the cluster's.
+#[tokio::test(flavor = "multi_thread")]
+async fn a10_jobs_does_the_same_on_a_cluster() {
+    let Some(cluster) = Cluster::start_new(ClusterSpec::default()).await else { return };
+    let _one = ONE_AT_A_TIME.lock().await;
+    for executor in ["executor=setpoint", "executor="] {
+        let scratch = Scratch::new();
+        scratch.write("setpoint.toml", &format!("[mesos]\nmaster = \"{}\"\n", cluster.list()));
+        a10(&scratch, &["--set", "backend=mesos", "--set", executor]).await;
+    }
+}
+
+async fn a10(scratch: &Scratch, place: &[&str]) {
+    const WAIT: f64 = 8.0;
     // Each job works until it is told how to end.
-    let command = "cmd=until [ -s $SETPOINT_TASK_ID ]; do sleep 0.05; done; exit $(cat $SETPOINT_TASK_ID)";
+    let told = format!("{}/$SETPOINT_TASK_ID", scratch.folder().display());
+    let command = format!("cmd=until [ -s {told} ]; do sleep 0.05; done; exit $(cat {told})");
     let wait = format!("wait={WAIT}");
-    let sets = ["--set", command, "--set", "maxtasks=2", "--set", &wait];
-    let mut setpoint = Setpoint::run(&scratch, ["jobs"].into_iter().chain(sets));
+    let sets = ["jobs", "--set", &command, "--set", "maxtasks=2", "--set", &wait];
+    // The wait counts from the policy's start, which comes between this moment and the first job's.
+    let before = Timestamp::now().as_millisecond() as f64 / 1000.0;
+    let mut setpoint = Setpoint::run(scratch, sets.iter().chain(place));
     let ticks = Ticks::of(&mut setpoint).await;
     setpoint.running("jobs", 2).await;
     let jobs = async |setpoint: &mut Setpoint| {
@@ -343,14 +361,14 @@ async fn a10_jobs_fills_up_after_a_wait_and_outlives_a_job_that_fails() {
     scratch.write(two, "0");
     let third = wait_until(GENEROUS, "the next place is filled", async || refilled(&mut setpoint, two).await).await;
     let last = third.iter().find(|(id, _)| !second.contains_key(*id)).map(|(_, at)| *at).unwrap();
-    let due = began + WAIT * ((filled - began) / WAIT).ceil();
-    assert!(due - 0.5 <= last, "filled at {last}, due at {due}, filled before at {filled}, began at {began}");
+    let due = before + WAIT * ((filled - before) / WAIT).ceil();
+    assert!(due - 0.5 <= last, "filled at {last}, due at {due}, filled before at {filled}, began after {before}");
     eprintln!("jobs: began, filled again after {:.1} s, and after {:.1} s", filled - began, last - began);
     assert!(setpoint.stop().await.success());
 
     // Told to, it ends with the first failure.
     let ends = ["jobs", "--set", "cmd=exit 3", "--set", "maxtasks=1", "--set", "max_failures=1"];
-    let mut setpoint = Setpoint::run(&scratch, ends);
+    let mut setpoint = Setpoint::run(scratch, ends.iter().chain(place));
     assert_eq!(setpoint.exit(GENEROUS).await.code(), Some(1), "{}", setpoint.stderr());
 }
 
