@@ -8,7 +8,7 @@
 //! Invariants that every backend keeps:
 //! - `launch` twice under the same task id starts one task;
 //! - `kill` of a task that is gone is not an error, and leads to a `Gone` update;
-//! - every launch leads to at least one update, every task to exactly one `Gone`.
+//! - every launch leads to at least one update, every task to a `Gone`, after which nothing is said of it but that once more.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;

@@ -322,6 +322,22 @@ mod tests {
         assert_eq!(ports, expected.map(|(port, protocol)| (Some((port, port)), Some(53), protocol)));
     }
 
+    /// A policy is refused for options that are not on the list: those that are do something here.
+    #[test]
+    fn every_option_that_policies_may_use_is_known() {
+        let with = |parameters: Vec<wire::Parameter>| {
+            let docker = wire::DockerInfo { parameters, ..wire::DockerInfo::default() };
+            let container = Some(ContainerInfo { docker: Some(docker), ..ContainerInfo::default() });
+            let info = TaskInfo { container, ..TaskInfo::default() };
+            (*request(&info, Path::new("/sandbox"), None).unwrap().template).clone()
+        };
+        for key in crate::core::mesos::KNOWN_PARAMETERS {
+            let value = if key == "pids-limit" { "7" } else { "/a:/b" };
+            let parameter = wire::Parameter { key: key.to_owned(), value: value.to_owned() };
+            assert_ne!(with(vec![parameter]), with(Vec::new()), "{key}");
+        }
+    }
+
     /// What a task in a container with a health check, or without one, asks of its engine.
     #[test]
     fn health_is_checked_by_the_engine_and_not_at_all_where_it_is_switched_off() {

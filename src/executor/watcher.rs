@@ -27,7 +27,8 @@ const ENGINE_FOR: Duration = Duration::from_secs(600);
 /// Between two attempts to reach it.
 const AGAIN: Duration = Duration::from_secs(5);
 
-/// How long what is left is looked for: an engine may still be carrying out the last launch. A backend looks again within this.
+/// How long what is left is looked for, after an orderly end, too: an engine may still be carrying out the last launch. A backend
+/// looks again within this.
 const LOOKS_FOR: Duration = Duration::from_secs(40);
 
 /// How to start a watcher: a program that soon ends, having left one behind in a session of its own, with its standard input.

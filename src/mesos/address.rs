@@ -136,7 +136,7 @@ fn without_password(text: &str) -> String {
 }
 
 /// The URL of whoever answers at that port of a host, a name or an address; none when that makes no URL, or more than that.
-pub(super) fn at(host: &str, port: u16, tls: bool) -> Option<Url> {
+pub(super) fn url_at(host: &str, port: u16, tls: bool) -> Option<Url> {
     let scheme = if tls { "https" } else { "http" };
     let is_bare_v6 = host.contains(':') && !host.starts_with('[');
     let host = if is_bare_v6 { format!("[{host}]") } else { host.to_owned() };

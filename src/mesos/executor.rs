@@ -35,19 +35,12 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 
 const SILENT: &str = "it does not answer SUBSCRIBE";
 
-/// What libprocess is told of TLS by: whether it is on, whether certificates count (and how that was called before Mesos
-/// 1.10), who signs them, a certificate of one's own and its key. Before Mesos 1.0 all of them had the shorter names.
-const TLS: [[&str; 6]; 2] = [
-    [
-        "LIBPROCESS_SSL_ENABLED",
-        "LIBPROCESS_SSL_VERIFY_SERVER_CERT",
-        "LIBPROCESS_SSL_VERIFY_CERT",
-        "LIBPROCESS_SSL_CA_FILE",
-        "LIBPROCESS_SSL_CERT_FILE",
-        "LIBPROCESS_SSL_KEY_FILE",
-    ],
-    ["SSL_ENABLED", "SSL_VERIFY_SERVER_CERT", "SSL_VERIFY_CERT", "SSL_CA_FILE", "SSL_CERT_FILE", "SSL_KEY_FILE"],
-];
+/// How the variables begin that libprocess is told of TLS by: today, and before Mesos 1.0.
+const TLS: [&str; 2] = ["LIBPROCESS_SSL_", "SSL_"];
+
+/// Those of them that make certificates count; the latter two are those of before Mesos 1.10, and whoever wants certificates
+/// of its clients looks at those of servers, too.
+const VERIFY: [&str; 4] = ["VERIFY_SERVER_CERT", "REQUIRE_CLIENT_CERT", "VERIFY_CERT", "REQUIRE_CERT"];
 
 /// What an agent tells the executors that it starts.
 #[derive(Clone)]
@@ -80,6 +73,7 @@ impl std::fmt::Debug for ExecutorConfig {
             .field("executor_id", &self.executor_id)
             .field("checkpoint", &self.checkpoint)
             .field("recovery_timeout", &self.recovery_timeout)
+            .field("http", &self.http)
             .finish_non_exhaustive()
     }
 }
@@ -120,17 +114,19 @@ impl ExecutorConfig {
 
 /// TLS as libprocess is told of it; none where it is off.
 fn tls(variable: &impl Fn(&str) -> Option<String>) -> Result<Option<HttpConfig>, VariableError> {
-    let is_on = |name: &str| variable(name).is_some_and(|text| text == "1" || text == "true");
-    let Some([_, _, _, ca, certificate, key]) = TLS.into_iter().find(|names| is_on(names[0])) else { return Ok(None) };
-    let verified = TLS.into_iter().any(|names| is_on(names[1]) || is_on(names[2]));
-    let read = |name: &str| variable(name).filter(|path| !path.is_empty()).map(std::fs::read);
-    let unreadable = |_| VariableError { name: ca, problem: "names a file that cannot be read" };
-    let ca_pem = verified.then_some(ca).and_then(read).transpose().map_err(unreadable)?;
-    let identity = match (read(certificate), read(key)) {
+    let is_on = |name: String| variable(&name).is_some_and(|text| text == "1" || text == "true");
+    let Some(prefix) = TLS.into_iter().find(|prefix| is_on(format!("{prefix}ENABLED"))) else { return Ok(None) };
+    let verified = TLS.into_iter().any(|prefix| VERIFY.into_iter().any(|name| is_on(format!("{prefix}{name}"))));
+    let read = |name: &str| variable(&format!("{prefix}{name}")).filter(|path| !path.is_empty()).map(std::fs::read);
+    let unreadable = |_| VariableError { name: "LIBPROCESS_SSL_CA_FILE", problem: "names a file that cannot be read" };
+    let ca_pem = verified.then_some("CA_FILE").and_then(read).transpose().map_err(unreadable)?;
+    let identity = match (read("CERT_FILE"), read("KEY_FILE")) {
         (Some(Ok(certificate)), Some(Ok(key))) => Some(Identity([certificate, key].join(&b'\n'))),
         (Some(_), Some(_)) => {
             // Another user's than the one that tasks run as; most agents do not ask for it.
-            tracing::info!("the certificate that agents may ask for cannot be read: {certificate}, {key}");
+            tracing::info!(
+                "the certificate that agents may ask for cannot be read ({prefix}CERT_FILE, {prefix}KEY_FILE)"
+            );
             None
         }
         _ => None,
@@ -228,8 +224,15 @@ impl Executor {
     /// Starts a client, which subscribes by itself. Must be called within a tokio runtime.
     pub fn connect(config: ExecutorConfig) -> Result<(Self, ExecutorSignals), MesosError> {
         let credentials = config.token.clone().map(Credentials::Bearer).or_else(|| config.http.credentials.clone());
-        let http = Http::to(&config.agent, &HttpConfig { credentials, ..config.http.clone() })?;
         Http::check(&config.agent)?;
+        let with = HttpConfig { credentials, ..config.http.clone() };
+        let http = Http::to(&config.agent, &with).or_else(|error| {
+            if with.identity.is_none() {
+                return Err(error);
+            }
+            tracing::info!(%error, "the certificate that agents may ask for is of no use");
+            Http::to(&config.agent, &HttpConfig { identity: None, ..with })
+        })?;
         let shared = Arc::new(Shared {
             config,
             http,
@@ -546,6 +549,10 @@ mod tests {
             assert_eq!(config.http.ca_pem.as_deref(), Some(&b"CA"[..]));
             assert_eq!(config.http.identity, Some(Identity(b"CERTIFICATE\nKEY".to_vec())));
             assert!(format!("{config:?}").contains("Identity(…)"));
+        }
+        for name in ["LIBPROCESS_SSL_REQUIRE_CLIENT_CERT", "SSL_REQUIRE_CERT"] {
+            let config = with(&[("LIBPROCESS_SSL_ENABLED", "1"), (name, "1")]).unwrap();
+            assert!(!config.http.accept_any_certificate, "{name}");
         }
         let mut wrong = strict;
         wrong[2].1 = "/nowhere";

@@ -7,7 +7,7 @@ use std::net::Ipv4Addr;
 
 use reqwest::Url;
 
-use super::address::at;
+use super::address::url_at;
 use super::wire::{self, MasterInfo, UnreadableMessage};
 
 /// How a master's node begins.
@@ -52,7 +52,7 @@ pub fn url(info: &MasterInfo, tls: bool) -> Result<Url, NodeError> {
     let name =
         address.hostname.or_else(|| info.hostname.clone()).filter(|name| !name.is_empty() && name != "localhost");
     let host = if tls { name.or(ip) } else { ip.or(name) };
-    host.and_then(|host| at(&host, port, tls)).ok_or(NodeError::NoAddress)
+    host.and_then(|host| url_at(&host, port, tls)).ok_or(NodeError::NoAddress)
 }
 
 #[cfg(test)]

@@ -47,7 +47,8 @@ pub struct ClusterTask {
     pub labels: BTreeMap<String, String>,
     /// Seconds since 1970 at which it began to run.
     pub started: Option<f64>,
-    /// Tasks in its executor, itself included: they are measured together, and each has an equal part of the figures.
+    /// Running tasks that are measured together, those of its executor: each has an equal part of the figures. 1 where it is
+    /// measured alone, or not at all.
     pub shared_by: u32,
     /// What it uses; nothing in a mere list.
     pub stats: TaskStats,

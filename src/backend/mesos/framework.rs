@@ -202,7 +202,7 @@ pub(super) struct Framework {
     serial: u64,
     /// When the next round of reconciliation is due, and how long the pause before it was.
     round: Option<(Duration, Duration)>,
-    /// Whether tasks have been asked about of which nothing has been heard since.
+    /// Whether tasks have been asked about since the last round that nothing was missing from.
     asking: bool,
     recovering: Recovering,
     /// Whether [`Effect::Reconciled`] is still to come for this subscription.
@@ -347,6 +347,12 @@ impl Framework {
     pub(super) fn lost(&mut self) {
         self.subscribed = false;
         self.forget_offers();
+    }
+
+    /// The cluster has forgotten the framework, and ended all that ran under it.
+    pub(super) fn removed(&mut self) {
+        self.executors.clear();
+        self.strays.clear();
     }
 
     fn forget_offers(&mut self) {

@@ -62,8 +62,8 @@ fn show(board: &Board, change: impl FnOnce(&mut super::Shown)) {
 /// How long a role that the master has refused is left alone.
 const ROLE_AGAIN: Duration = Duration::from_secs(30);
 
-/// How long all of them are after one that did not reach it.
-const ROLES_AGAIN: Duration = Duration::from_secs(2);
+/// How long no role is told after one that did not reach the master.
+const AFTER_MISS: Duration = Duration::from_secs(2);
 
 /// What the caller is given.
 enum Sending {
@@ -144,7 +144,7 @@ impl Told {
     /// The next role that the master is to be told of.
     fn next(&self, wanted: &BTreeSet<String>) -> Option<String> {
         let again = |role: &&String| self.refused.get(*role).is_none_or(|(at, _)| ROLE_AGAIN <= at.elapsed());
-        let may = self.asking.is_none() && self.missed.is_none_or(|at| ROLES_AGAIN <= at.elapsed());
+        let may = self.asking.is_none() && self.missed.is_none_or(|at| AFTER_MISS <= at.elapsed());
         may.then(|| wanted.difference(&self.roles).find(again).cloned()).flatten()
     }
 }
@@ -457,6 +457,7 @@ impl Worker {
             match opened {
                 Ok((scheduler, signals)) => {
                     self.returning = false;
+                    self.framework.removed();
                     self.caller = Caller::start(scheduler.clone());
                     (self.scheduler, self.signals) = (scheduler, signals);
                     return;

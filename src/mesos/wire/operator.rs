@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use reqwest::Url;
 use serde_json::Value;
 
-use super::super::address::at;
+use super::super::address::url_at;
 use super::super::error::MesosError;
 use super::task::TaskState;
 
@@ -129,7 +129,7 @@ impl Agent {
         let url = self.address().and_then(|address| {
             let (ip, port) = address.rsplit_once(':')?;
             let name = Some(self.hostname.as_str()).filter(|name| tls && !name.is_empty() && *name != "localhost");
-            at(name.unwrap_or(ip), port.parse().ok()?, tls)
+            url_at(name.unwrap_or(ip), port.parse().ok()?, tls)
         });
         url.ok_or_else(|| MesosError::NoAddress { agent: self.id.clone(), pid: self.pid.clone() })
     }

@@ -547,6 +547,8 @@ impl Loop {
             .filter(|task| task.state < TaskState::Killing || task.withdrawn)
             .map(|task| task.id.clone())
             .collect();
+        // Launches that were being withdrawn have been counted as refused.
+        let replaced = left.iter().filter_map(|id| policy.ledger.get(id)).filter(|task| !task.withdrawn).count();
         let own = spec.workload.backend.as_str();
         if left.is_empty() {
             self.remove_all_counted(key, Some(own));
@@ -554,9 +556,9 @@ impl Loop {
         }
         tracing::info!(policy = %policy.name, tasks = left.len(), "draining the tasks on the old backend");
         if let Some(counted) = policy.counted.get_mut(own) {
-            counted.carried += u32::try_from(left.len()).unwrap_or(u32::MAX);
+            counted.carried += u32::try_from(replaced).unwrap_or(u32::MAX);
         } else if spec.workload.kind == Kind::Service {
-            for _ in &left {
+            for _ in 0..replaced {
                 policy.ledger.wait(at);
             }
         }

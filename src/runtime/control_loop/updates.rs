@@ -144,9 +144,16 @@ impl Loop {
         // They lapse anew at the next tick.
         for id in withdrawals {
             let Some(key) = self.owners.get(&id).copied() else { continue };
-            if self.policy(key).is_some_and(|policy| policy.ledger.keep_asking(&id, at)) {
-                self.show_tasks(key, std::slice::from_ref(&id));
+            let Some(policy) = self.policy(key) else { continue };
+            if !policy.ledger.keep_asking(&id, at) {
+                continue;
             }
+            policy.tasks_changed();
+            if policy.ended.is_some() {
+                // No tick of it comes any more.
+                self.kill(key, std::slice::from_ref(&id));
+            }
+            self.show_tasks(key, std::slice::from_ref(&id));
         }
         let reason = error.to_string();
         for id in launches {

@@ -67,7 +67,7 @@ pub(super) const MODULE: ModuleDoc = ModuleDoc {
         "@field memory_bytes? integer In use, without page cache.",
         "@field memory_limit? integer",
         "@field memory_percent? number Of the limit.",
-        "@field shared_by integer Tasks that run under its executor: they are measured together, and each has an equal part.",
+        "@field shared_by integer Running tasks that are measured together, those of its executor: each has an equal part.",
         "@class (exact) setpoint.mesos.Usage",
         "@field tasks integer Alive.",
         "@field running integer",

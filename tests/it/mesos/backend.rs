@@ -214,7 +214,9 @@ async fn nothing_is_launched_on_an_agent_in_maintenance() {
     }]))
     .await;
     let scratch = Scratch::new();
-    scratch.policy("p", &policy(4, "exec sleep 1000"));
+    // An agent has room for four.
+    let large = |n| policy(n, "exec sleep 1000").replace("cpus = 0.05", "cpus = 0.9");
+    scratch.policy("p", &large(4));
     let mut setpoint = run(&scratch, &cluster);
     agree(&cluster, &mut setpoint, 4).await;
     let hosts = async |setpoint: &mut Setpoint| -> BTreeSet<String> {
@@ -222,7 +224,7 @@ async fn nothing_is_launched_on_an_agent_in_maintenance() {
     };
     assert_eq!(hosts(&mut setpoint).await, ["agent-1.test".to_owned()].into());
     schedule(json!([])).await;
-    scratch.replace("p.lua", &policy(8, "exec sleep 1000"));
+    scratch.replace("p.lua", &large(8));
     agree(&cluster, &mut setpoint, 8).await;
     assert_eq!(hosts(&mut setpoint).await.len(), 2);
     assert!(setpoint.stop().await.success());
