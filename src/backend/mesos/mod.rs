@@ -22,6 +22,8 @@ mod task_info;
 #[cfg(test)]
 mod tests;
 mod token;
+#[cfg(test)]
+mod wild;
 mod worker;
 
 use std::collections::BTreeMap;

@@ -68,6 +68,8 @@ fn attributes(offer: &Offer) -> Attributes {
 pub(super) fn resources(offers: &[Offer], pieces: &[Piece]) -> Vec<wire::Resource> {
     let part = |piece: &Piece| {
         let mut part = offers.get(piece.offer)?.resources.get(piece.resource)?.clone();
+        // Only what was taken counts, whatever else the offer has under this name.
+        (part.scalar, part.ranges, part.set) = (None, None, None);
         match &piece.amount {
             Amount::Scalar(amount) => part.scalar = Some(wire::Scalar { value: amount.units() }),
             Amount::Ranges(ranges) => {

@@ -111,7 +111,7 @@ impl Bench {
     }
 }
 
-fn setting() -> Setting {
+pub(super) fn setting() -> Setting {
     Setting {
         role: "*".to_owned(),
         executor: "/bin/setpoint".to_owned(),
@@ -123,7 +123,7 @@ fn setting() -> Setting {
     }
 }
 
-fn request(policy: &str, id: &str, template: &Arc<TaskTemplate>) -> LaunchRequest {
+pub(super) fn request(policy: &str, id: &str, template: &Arc<TaskTemplate>) -> LaunchRequest {
     LaunchRequest {
         id: TaskId::from(id),
         policy: policy.into(),
