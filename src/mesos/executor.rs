@@ -29,6 +29,10 @@ const MOST_RECORD: usize = 64 << 20;
 /// How long an attempt to subscribe has in any case, however late it begins.
 const LEAST_ATTEMPT: Duration = Duration::from_secs(1);
 
+/// The longest pause between two attempts to subscribe, whatever the agent allows: it is on this machine, and it ends executors
+/// that are not back two seconds after it is.
+const SUBSCRIBE_AGAIN: Duration = Duration::from_millis(500);
+
 /// Between two attempts to tell an update, doubling to the second of them.
 const PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(2);
@@ -338,7 +342,8 @@ impl Shared {
                 return format!("the agent did not come back within {:?}: {problem}", self.config.recovery_timeout);
             }
             tracing::debug!(problem, "not subscribed with the agent");
-            let pause = Duration::from_millis(50).saturating_mul(1 << attempts.min(10)).min(self.config.backoff_most);
+            let most = self.config.backoff_most.min(SUBSCRIBE_AGAIN);
+            let pause = Duration::from_millis(50).saturating_mul(1 << attempts.min(10)).min(most);
             attempts += 1;
             tokio::time::sleep(pause.mul_f64(0.5 + 0.5 * fastrand::f64())).await;
         }
