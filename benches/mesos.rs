@@ -124,6 +124,14 @@ async fn client(cluster: &Cluster, tasks: usize) -> Outcome<(Duration, f64)> {
     let roles = || Roles { roles: vec!["*".to_owned()] };
     scheduler.call(&Call::Suppress(roles())).await?;
     let before = cpu_seconds(&own);
+    // Acknowledgements go out beside what is read, one after the other, as they do from setpoint.
+    let (acknowledge, mut acknowledgements) = tokio::sync::mpsc::unbounded_channel();
+    let caller = scheduler.clone();
+    let acknowledging = tokio::spawn(async move {
+        while let Some(call) = acknowledgements.recv().await {
+            caller.call(&Call::Acknowledge(call)).await.ok();
+        }
+    });
     let begun = Instant::now();
     scheduler.call(&Call::Revive(roles())).await?;
     let (mut left, mut running) = (tasks, BTreeSet::new());
@@ -144,8 +152,7 @@ async fn client(cluster: &Cluster, tasks: usize) -> Outcome<(Duration, f64)> {
                     running.insert(status.task_id.clone());
                 }
                 if let (Some(agent_id), Some(uuid)) = (status.agent_id, status.uuid) {
-                    let acknowledge = Acknowledge { agent_id, task_id: status.task_id, uuid };
-                    scheduler.call(&Call::Acknowledge(acknowledge)).await?;
+                    acknowledge.send(Acknowledge { agent_id, task_id: status.task_id, uuid })?;
                 }
             }
             Signal::Ended(end) => return Err(end.to_string().into()),
@@ -156,6 +163,7 @@ async fn client(cluster: &Cluster, tasks: usize) -> Outcome<(Duration, f64)> {
         }
     }
     let (took, cpu) = (begun.elapsed(), cpu_seconds(&own) - before);
+    acknowledging.abort();
     scheduler.call(&Call::Teardown).await?;
     Ok((took, cpu))
 }

@@ -1,12 +1,13 @@
 //! Policies with `backend = "mesos"` on genuine masters and agents, their tasks under our own executor.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::os::unix::fs::PermissionsExt;
 use std::time::{Duration, Instant, SystemTime};
 
 use serde_json::{Value, json};
 
 use super::proxy::Proxy;
+use super::scene::{agents, running};
 use crate::support::{Cluster, ClusterSpec, GENEROUS, Scratch, Setpoint, client, wait_until};
 
 /// A policy that holds as many sleeping tasks as its parameter says, from a file that the test writes.
@@ -48,20 +49,26 @@ pub(super) async fn on_master(cluster: &Cluster) -> Option<(BTreeSet<String>, BT
     Some((tasks().filter_map(id).collect(), running, frameworks.iter().filter_map(id).collect()))
 }
 
-async fn ours(setpoint: &mut Setpoint) -> BTreeSet<String> {
-    setpoint.tasks().await.iter().filter_map(|task| task["id"].as_str().map(str::to_owned)).collect()
+/// Those tasks with the names of the agents that the master has them on.
+async fn placed(cluster: &Cluster, tasks: &BTreeSet<String>) -> Option<BTreeMap<String, String>> {
+    let state = cluster.state().await?;
+    let names = agents(&state);
+    let all = state["frameworks"].as_array()?.iter().filter_map(|framework| framework["tasks"].as_array()).flatten();
+    let of = all.filter(|task| task["id"].as_str().is_some_and(|id| tasks.contains(id)));
+    of.map(|task| Some((task["id"].as_str()?.to_owned(), names.get(task["slave_id"].as_str()?)?.clone()))).collect()
 }
 
-/// Waits until so many run, and master and engine name the very same ones.
+/// Waits until so many run, and master and engine name the very same ones, at the same places.
 pub(super) async fn agree(cluster: &Cluster, setpoint: &mut Setpoint, n: usize) -> BTreeSet<String> {
     let began = Instant::now();
     loop {
-        let ours = ours(setpoint).await;
+        let ours = running(setpoint).await;
         if let Some((all, running, frameworks)) = on_master(cluster).await
             && running.len() == n
             && !frameworks.is_empty()
             && all == running
-            && ours == running
+            && ours.is_some()
+            && ours == placed(cluster, &running).await
         {
             assert_eq!(frameworks.len(), 1, "one framework, the same over every restart");
             return running;
@@ -95,30 +102,50 @@ async fn a_workload_goes_from_nothing_to_fifty_tasks_and_back() {
     scratch.policy("p", &policy(0, &sleep));
     let mut setpoint = run(&scratch, &cluster);
     agree(&cluster, &mut setpoint, 0).await;
+    let mut ever = BTreeSet::new();
     for n in [20_u32, 50, 30, 0] {
         scratch.replace("p.lua", &policy(n, &sleep));
-        agree(&cluster, &mut setpoint, n as usize).await;
+        ever.append(&mut agree(&cluster, &mut setpoint, n as usize).await);
+        if n == 50 {
+            let places = running(&mut setpoint).await.unwrap();
+            assert_eq!(places.values().collect::<BTreeSet<_>>().len(), 3, "on all agents");
+        }
         wait_until(GENEROUS, "as many processes", async || (sleepers(seconds) == n as usize).then_some(())).await;
     }
+    assert_eq!(ever.len(), 50, "nothing was launched but what was asked for");
     assert!(setpoint.stop().await.success());
 }
 
-/// A14 of the prior systems: a command reaches the shell byte for byte, its environment included.
+/// A14 of the prior systems: a command reaches the shell byte for byte, under our executor and under the cluster's, and it is
+/// that shell that fills in what is in it.
 #[tokio::test(flavor = "multi_thread")]
 async fn a14_a_command_reaches_the_shell_byte_for_byte() {
     let Some(cluster) = Cluster::start_new(ClusterSpec::default()).await else { return };
-    let scratch = Scratch::new();
-    let out = scratch.path("out");
-    let command = format!(r#"echo "{{\"a\":1}} ${{HOME}} $SETPOINT_POLICY" > {}; exec sleep 1000"#, out.display());
-    scratch.policy("p", &policy(1, &command));
-    let mut setpoint = run(&scratch, &cluster);
-    agree(&cluster, &mut setpoint, 1).await;
-    let text = wait_until(GENEROUS, "the task has written", async || {
-        std::fs::read_to_string(&out).ok().filter(|t| t.ends_with('\n'))
-    })
-    .await;
-    assert!(text.starts_with(r#"{"a":1} "#) && text.trim_end().ends_with(" p"), "{text}");
-    setpoint.stop().await;
+    for executor in [r#"executor = "setpoint","#, ""] {
+        let scratch = Scratch::new();
+        let out = scratch.path("out");
+        // The shell stays for the sake of the last command.
+        let command =
+            format!(r#"echo "{{\"a\":1}} ${{HOME}} %s \\\\ 'é' $SETPOINT_POLICY" > {}; sleep 1000; :"#, out.display());
+        let text = policy(1, &command).replacen(r#"executor = "setpoint","#, executor, 1);
+        scratch.policy("p", &text);
+        let mut setpoint = run(&scratch, &cluster);
+        setpoint.running("p", 1).await;
+        let written = wait_until(GENEROUS, "the task has written", async || {
+            std::fs::read_to_string(&out).ok().filter(|text| text.ends_with('\n'))
+        })
+        .await;
+        let line = format!("-c\0{command}\0");
+        let read = |pid: i32, file: &str| std::fs::read(format!("/proc/{pid}/{file}")).unwrap_or_default();
+        let is_it = |pid: &i32| read(*pid, "cmdline").ends_with(line.as_bytes());
+        let shell = cluster.folder().processes().into_iter().map(|process| process.pid).find(is_it);
+        let environ = read(shell.expect("a shell was given the command as it is"), "environ");
+        let home = environ.split(|byte| *byte == 0).find_map(|variable| variable.strip_prefix(b"HOME="));
+        let home = String::from_utf8_lossy(home.unwrap_or_default());
+        assert_eq!(written, format!("{{\"a\":1}} {home} %s \\ 'é' p\n"));
+        // Its framework goes with it, and leaves room for the next one.
+        setpoint.kill();
+    }
 }
 
 /// A command under our executor runs as its user; and a policy that is saved with another user and another role has tasks of

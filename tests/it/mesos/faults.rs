@@ -131,7 +131,9 @@ async fn agent_is_restarted(scene: &mut Scene) -> Fault {
     let id = scene.agent_id(index).await;
     let server = &mut scene.cluster.agents[index].server;
     server.kill();
-    server.start();
+    // For as long as it takes to start it again, or longer.
+    tokio::time::sleep(Duration::from_millis(fastrand::u64(..4000))).await;
+    scene.cluster.agents[index].server.start();
     let began = now();
     let again = async || {
         let state = scene.cluster.state().await?;

@@ -100,6 +100,68 @@ async fn what_an_engine_runs_for_our_executor_is_not_measured_by_its_agent() {
     assert!(setpoint.stop().await.success());
 }
 
+/// Containers under our executor, and under the cluster's Docker executor.
+#[tokio::test(flavor = "multi_thread")]
+async fn figures_of_containers_are_what_proc_says() {
+    let Some(docker) = Docker::main() else { return };
+    let Some(image) = docker.image("busybox") else { return };
+    let spec = ClusterSpec::default().agent("MESOS_CONTAINERIZERS", "docker,mesos");
+    let Some(cluster) = Cluster::start_new(spec).await else { return };
+    let scratch = Scratch::new();
+    let _sweep = docker.sweep(&scratch);
+    let names = ["ours", "theirs"];
+    for (name, executor) in names.into_iter().zip([r#"executor = "setpoint","#, ""]) {
+        // The last of the pipe keeps in its own memory what it would print at the end.
+        scratch.policy(
+            name,
+            &format!(
+                r#"return {{ interval = "1s", control = {{ law = "decide" }}, decide = function() return {{ desired = 1 }} end,
+  workload = {{ backend = "mesos", {executor} image = "{image}", init = true, network = "none", memory = "512MiB", max = 1,
+    command = [[(head -c 250000000 /dev/zero; touch /tmp/ready; exec sleep 3600) | tail -c 250000000 >/dev/null &
+      while :; do i=0; while [ $i -lt 15000 ]; do i=$((i+1)); done; sleep 0.1; done]],
+    labels = {{ ["{LABEL}"] = "{}" }}, grace = "0s" }} }}"#,
+                scratch.mark()
+            ),
+        );
+    }
+    let config = scratch.write("setpoint.toml", &format!("[mesos]\nmaster = \"{}\"\n", cluster.list()));
+    let paths = names.map(|name| scratch.path(&format!("{name}.lua")).display().to_string());
+    let arguments = ["--config".to_owned(), config.display().to_string()].into_iter().chain(paths);
+    let mut setpoint = Setpoint::run(&scratch, arguments);
+    for name in names {
+        setpoint.running(name, 1).await;
+    }
+    let tasks = setpoint.tasks().await;
+    let mut sources = Vec::new();
+    for name in names {
+        let id = tasks.iter().find(|task| task["policy"] == name).unwrap()["id"].as_str().unwrap();
+        let is_its = |container: &String| {
+            docker.inspect(container).is_some_and(|seen| seen["Config"]["Labels"]["setpoint.task"] == id)
+        };
+        let container = docker.of_test(&scratch).into_iter().find(is_its).unwrap();
+        wait_until(GENEROUS, "its memory is full", async || {
+            docker.try_run(&["exec", &container, "test", "-e", "/tmp/ready"])
+        })
+        .await;
+        let pid = docker.inspect(&container).unwrap()["State"]["Pid"].as_i64().unwrap();
+        sources.push((name, Whose::Container(pid as i32)));
+    }
+    let mut of_tasks = [Vec::new(), Vec::new()];
+    agree(&sources, async || {
+        for task in setpoint.tasks().await {
+            let at = names.iter().position(|name| task["policy"] == *name);
+            if let (Some(at), Some(figure)) = (at, figure(&task))
+                && of_tasks[at].last().is_none_or(|last: &Figure| last.cpu.to_bits() != figure.cpu.to_bits())
+            {
+                of_tasks[at].push(figure);
+            }
+        }
+        of_tasks.to_vec()
+    })
+    .await;
+    assert!(setpoint.stop().await.success());
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn figures_are_what_proc_says() {
     let scratch = Scratch::new();

@@ -20,6 +20,9 @@ const EVENTS: &[&str] = &[
     r#"{"error":{"message":"Framework failed over"},"type":"ERROR"}"#,
     r#"{"type":"HEARTBEAT"}"#,
     r#"{"launch":{"task":{"agent_id":{"value":"S0"},"command":{"environment":{"variables":[{"name":"A","value":"b"}]},"shell":true,"value":"sleep 1"},"limits":{"mem":{"value":64.0}},"name":"t","resources":[],"task_id":{"value":"t"}}},"type":"LAUNCH"}"#,
+    r#"{"launch_group":{"task_group":{"tasks":[{"agent_id":{"value":"S0"},"command":{"shell":false,"value":"/x","arguments":["x","y"]},"container":{"docker":{"image":"i","network":"BRIDGE","port_mappings":[{"container_port":80,"host_port":31000}]},"type":"DOCKER"},"name":"t","task_id":{"value":"t"}}]}},"type":"LAUNCH_GROUP"}"#,
+    r#"{"acknowledged":{"task_id":{"value":"t"},"uuid":"7YaVd5muQ9aLpXGyxhC8Ww=="},"type":"ACKNOWLEDGED"}"#,
+    r#"{"subscribed":{"agent_info":{"hostname":"h","id":{"value":"S0"}},"executor_info":{"executor_id":{"value":"e"}},"framework_info":{"capabilities":[{"type":"TASK_KILLING_STATE"}],"name":"n","user":"u"}},"type":"SUBSCRIBED"}"#,
     r#"{"kill":{"kill_policy":{"grace_period":{"nanoseconds":5000000000}},"task_id":{"value":"t"}},"type":"KILL"}"#,
 ];
 

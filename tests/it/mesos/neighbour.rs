@@ -7,25 +7,28 @@ use serde_json::Value;
 
 use super::backend::{policy, run_with};
 use super::beside::{Figure, Whose, agree, container};
-use crate::support::{Cluster, ClusterSpec, GENEROUS, Marked, Scratch, Server, Setpoint, tool, wait_until};
+use crate::support::{Cluster, ClusterSpec, GENEROUS, Marked, Scratch, Server, Setpoint, setting, tool, wait_until};
 
 /// How long a framework held each of its offers, in seconds, as the master's log has it: from `Sending offers [ … ] to
-/// framework ID` to the ACCEPT or DECLINE that names the offer.
-fn held(log: &str, framework: &str) -> Vec<f64> {
+/// framework ID` to the ACCEPT or DECLINE that names the offer. And those that it has not answered and still holds.
+fn held(log: &str, framework: &str) -> (Vec<f64>, Vec<String>) {
     let ids = |line: &str| -> Vec<String> {
         let list = line.split_once("[ ").and_then(|(_, rest)| rest.split_once(" ]")).map(|(list, _)| list);
         list.into_iter().flat_map(|list| list.split(", ")).map(str::to_owned).collect()
     };
     let (mut sent, mut times) = (BTreeMap::new(), Vec::new());
-    for line in log.lines().filter(|line| line.contains(framework)) {
-        let Some(at) = time(line) else { continue };
+    for line in log.lines() {
+        if let Some((_, id)) = line.split_once("] Removing offer ") {
+            sent.remove(id.trim());
+        }
+        let Some(at) = time(line).filter(|_| line.contains(framework)) else { continue };
         if line.contains("Sending offers [") {
             sent.extend(ids(line).into_iter().map(|id| (id, at)));
         } else if line.contains("Processing ACCEPT call") || line.contains("Processing DECLINE call") {
             times.extend(ids(line).iter().filter_map(|id| sent.remove(id)).map(|sent| seconds(sent, at)));
         }
     }
-    times
+    (times, sent.into_keys().collect())
 }
 
 fn seconds(from: DateTime, to: DateTime) -> f64 {
@@ -44,8 +47,10 @@ fn offers_are_held_from_the_sending_to_the_answer() {
     let log = "I1121 11:08:22.500000 7 master.cpp:9579] Sending offers [ a-O0, a-O1 ] to framework f-1 (x)\n\
                I1121 11:08:22.750000 8 master.cpp:4356] Processing ACCEPT call for offers: [ a-O1 ] on agent b for framework f-1 (x)\n\
                I1121 11:08:23.000000 8 master.cpp:5434] Processing DECLINE call for offers: [ a-O0 ] for framework f-1 (x)\n\
-               I1121 11:08:23.000000 8 master.cpp:5434] Processing DECLINE call for offers: [ a-O0 ] for framework f-2 (x)\n";
-    assert_eq!(held(log, "f-1"), [0.25, 0.5]);
+               I1121 11:08:23.000000 8 master.cpp:5434] Processing DECLINE call for offers: [ a-O0 ] for framework f-2 (x)\n\
+               I1121 11:08:24.000000 7 master.cpp:9579] Sending offers [ a-O2, a-O3 ] to framework f-1 (x)\n\
+               I1121 11:08:25.000000 7 master.cpp:11000] Removing offer a-O3\n";
+    assert_eq!(held(log, "f-1"), (vec![0.25, 0.5], vec!["a-O2".to_owned()]));
 }
 
 const WATCH: &str = r#"local mesos = require("setpoint.mesos")
@@ -103,12 +108,25 @@ async fn a_neighbour_gets_its_offers_and_is_seen() {
     scratch.replace("p.lua", &policy(0, "exec sleep 100000"));
     setpoint.running("p", 0).await;
     let log = || cluster.masters[0].server.log();
-    let before = held(&log(), &framework).len();
-    wait_until(GENEROUS, "offers come and go while it is idle", async || {
-        (held(&log(), &framework).len() >= before + 6).then_some(())
+    let before = held(&log(), &framework).0.len();
+    wait_until(GENEROUS * 2, "offers come and go while it is idle, and then no more are wanted", async || {
+        let (_, shown) = setpoint.get("/v1/policies").await;
+        (shown["backends"]["mesos"]["facts"]["suppressed"] == "true").then_some(())
     })
     .await;
-    let times = held(&log(), &framework);
+    let of_neighbour = async || {
+        let state = cluster.state().await?;
+        let frameworks = state["frameworks"].as_array()?;
+        let neighbour = frameworks.iter().find(|framework| framework["name"] == "neighbour")?;
+        Some(held(&log(), neighbour["id"].as_str()?).0.len())
+    };
+    let since = wait_until(GENEROUS, "the neighbour is known", of_neighbour).await;
+    wait_until(GENEROUS, "the neighbour gets all offers, again and again", async || {
+        of_neighbour().await.filter(|now| since + 6 <= *now)
+    })
+    .await;
+    let (times, open) = held(&log(), &framework);
+    assert_eq!(open, Vec::<String>::new(), "offers are held for good");
     let idle = &times[before..];
     let (most, mean) = (idle.iter().copied().fold(0.0, f64::max), idle.iter().sum::<f64>() / idle.len() as f64);
     eprintln!(
@@ -117,7 +135,9 @@ async fn a_neighbour_gets_its_offers_and_is_seen() {
         1e3 * mean,
         1e3 * most
     );
-    assert!(mean < 1.0 && most < 5.0, "offers are held: {idle:?}");
+    // A machine that does other things besides is given more time.
+    let limit = if setting("SETPOINT_WINDOW", 0) > 0 { 1.0 } else { 5.0 };
+    assert!(6 <= idle.len() && mean < 1.0 && most < limit, "offers are held: {idle:?}");
 
     // The figures of the neighbour's tasks beside /proc's.
     let mut watcher = watch(&scratch, &cluster);

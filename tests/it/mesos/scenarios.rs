@@ -114,6 +114,8 @@ async fn a6_and_a7_starvation_winds_nothing_up_and_a_partial_fit_is_completed() 
     }
     let mut setpoint = run(&scratch, &cluster, &["reached", "low", "partial", "wide"]);
     // Starved: first of agents, then of cpus.
+    let asks = |policy: &Value| policy["tasks"]["in_flight"] == 30;
+    setpoint.policy_until("reached", "30 are asked for", asks).await;
     setpoint.ticks("reached", 3).await;
     start_agent(&mut cluster, 0, "cpus:0;mem:1024", "rack:r0");
     wait_until(GENEROUS, "an offer without cpus is declined", async || {

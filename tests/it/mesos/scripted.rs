@@ -232,7 +232,7 @@ async fn a11_a_broken_stream_a_new_leader_and_missing_heartbeats_change_nothing_
     setpoint.running("p", 2).await;
     let (took, used) = (began.elapsed(), cpu(setpoint.pid()) - before);
     eprintln!("A11: {used:.2} s of CPU in {took:.1?}");
-    assert!(used < 0.5 * took.as_secs_f64(), "it spins: {used} s of CPU in {took:?}");
+    assert!(used < 0.2 * took.as_secs_f64(), "it spins: {used} s of CPU in {took:?}");
 
     let [accept] = &master.seen("ACCEPT")[..] else { panic!("one ACCEPT") };
     let asked: Vec<Value> =

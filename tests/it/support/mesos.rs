@@ -155,7 +155,7 @@ impl Cluster {
         cluster.masters.iter_mut().for_each(|master| master.server.start());
         cluster.wait_for_leader().await;
         cluster.agents[..spec.agents].iter_mut().for_each(|agent| agent.server.start());
-        cluster.wait_for_agents(spec.agents).await;
+        cluster.supervise_until_registered(spec.agents).await;
         Some(cluster)
     }
 
@@ -183,8 +183,16 @@ impl Cluster {
 
     /// Waits until one leads.
     pub(crate) async fn wait_for_leader(&self) -> usize {
-        let leads = async || self.leader().await;
-        wait_until(GENEROUS, &format!("a master leads; logs in {}", self.folder.mark()), leads).await
+        self.wait("a master leads", async || self.leader().await).await
+    }
+
+    /// Waits for something that the logs of all say more about when it does not come.
+    async fn wait<T>(&self, what: &str, check: impl AsyncFnMut() -> Option<T>) -> T {
+        let waiting = wait_until(GENEROUS * 2, what, check);
+        let Ok(value) = tokio::time::timeout(GENEROUS, waiting).await else {
+            panic!("waited {GENEROUS:?} in vain until {what}\n{}", self.logs());
+        };
+        value
     }
 
     /// The same, starting masters again that end by themselves: one that loses ZooKeeper steps down that way.
@@ -199,13 +207,29 @@ impl Cluster {
 
     /// Waits until the leader knows so many active agents.
     pub(crate) async fn wait_for_agents(&self, count: usize) {
-        let registered = async || {
-            let state = self.state().await?;
-            let active = state["slaves"].as_array()?.iter().filter(|agent| agent["active"] == true).count();
-            (active == count).then_some(())
-        };
-        wait_until(GENEROUS, &format!("{count} agents are registered; logs in {}", self.folder.mark()), registered)
-            .await;
+        let registered = async || self.registered().await.filter(|registered| *registered == count);
+        self.wait(&format!("{count} agents are registered"), registered).await;
+    }
+
+    /// The same, starting agents again that end by themselves: they give their engine five seconds to tell its version, which
+    /// on a busy machine it needs more of.
+    async fn supervise_until_registered(&mut self, count: usize) {
+        let began = Instant::now();
+        while self.registered().await != Some(count) {
+            assert!(
+                began.elapsed() < GENEROUS,
+                "{count} agents are not registered after {GENEROUS:?}\n{}",
+                self.logs()
+            );
+            self.agents.iter_mut().for_each(|agent| agent.server.supervise());
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+
+    /// How many active agents the leader knows.
+    async fn registered(&self) -> Option<usize> {
+        let state = self.state().await?;
+        Some(state["slaves"].as_array()?.iter().filter(|agent| agent["active"] == true).count())
     }
 
     /// The leader's `/state`; none while nobody leads. A master that does not lead sends to the one that does.
