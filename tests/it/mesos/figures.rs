@@ -58,6 +58,18 @@ fn figure(of: &Value) -> Option<Figure> {
     Some(Figure { cpu: of["cpu_percent"].as_f64()?, memory: of["memory_bytes"].as_f64()? })
 }
 
+/// The engine's own figures of the policies' tasks, as they change.
+async fn follow(setpoint: &mut Setpoint, policies: &[&str], figures: &mut [Vec<Figure>]) {
+    for task in setpoint.tasks().await {
+        let at = policies.iter().position(|policy| task["policy"] == *policy);
+        if let (Some(at), Some(figure)) = (at, figure(&task))
+            && figures[at].last().is_none_or(|last| last.cpu.to_bits() != figure.cpu.to_bits())
+        {
+            figures[at].push(figure);
+        }
+    }
+}
+
 /// An agent measures our executor without what that has an engine run: such a task has no figures but the executor's own,
 /// instead of those of a few idle threads.
 #[tokio::test(flavor = "multi_thread")]
@@ -148,14 +160,7 @@ async fn figures_of_containers_are_what_proc_says() {
     }
     let mut of_tasks = [Vec::new(), Vec::new()];
     agree(&sources, async || {
-        for task in setpoint.tasks().await {
-            let at = names.iter().position(|name| task["policy"] == *name);
-            if let (Some(at), Some(figure)) = (at, figure(&task))
-                && of_tasks[at].last().is_none_or(|last: &Figure| last.cpu.to_bits() != figure.cpu.to_bits())
-            {
-                of_tasks[at].push(figure);
-            }
-        }
+        follow(&mut setpoint, &names, &mut of_tasks).await;
         of_tasks.to_vec()
     })
     .await;
@@ -230,15 +235,7 @@ async fn figures_are_what_proc_says() {
 
     let mut of_tasks = [Vec::new(), Vec::new()];
     agree(&sources, async || {
-        // The engine's own figures, as they change.
-        for task in setpoint.tasks().await {
-            let at = names.iter().position(|name| task["policy"] == *name);
-            if let (Some(at), Some(figure)) = (at, figure(&task))
-                && of_tasks[at].last().is_none_or(|last: &Figure| last.cpu.to_bits() != figure.cpu.to_bits())
-            {
-                of_tasks[at].push(figure);
-            }
-        }
+        follow(&mut setpoint, &names, &mut of_tasks).await;
         let seen = seen(&setpoint);
         let of_scripts = names.map(|name| seen.iter().filter_map(|line| figure(&line["names"][name])).collect());
         of_scripts.into_iter().chain(of_tasks.iter().cloned()).collect()
