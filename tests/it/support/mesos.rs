@@ -135,6 +135,8 @@ impl Cluster {
                 environment.push(text("MESOS_RESOURCES", &resources));
                 environment.push(text("MESOS_HOSTNAME", &format!("agent-{index}.test")));
                 environment.push(text("MESOS_LAUNCHER_DIR", &launcher));
+                // An agent that is back ends executors that are not by then; two seconds are little on a busy machine.
+                environment.push(text("MESOS_EXECUTOR_REREGISTRATION_TIMEOUT", "15secs"));
                 // What other agents of this machine run on its engine is no orphan.
                 environment.push(text("MESOS_DOCKER_KILL_ORPHANS", "false"));
             }
