@@ -61,8 +61,9 @@ pub struct Task {
     /// Whether it was told to end, by a decision or an operator.
     #[serde(default)]
     pub killed: bool,
-    /// Whether its backend was told to let go of it unless it has a place by then; on its way out until one of both is said.
-    #[serde(default)]
+    /// Whether its backend was told to let go of it unless it has a place by now. Until that is answered it may have one, and
+    /// counts as asked for: a decision that made up for it could be carried out beside it.
+    #[serde(skip)]
     pub withdrawn: bool,
     /// How many failures in a row stood before it.
     pub attempt: u32,
@@ -104,7 +105,7 @@ pub struct Departed {
 /// What an update did.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Change {
-    /// The task after it.
+    /// The task after it; withdrawn when it is gone because its backend has let go of it.
     pub task: Task,
     /// Its state before.
     pub before: TaskState,
@@ -348,7 +349,7 @@ impl Ledger {
     /// Marks a task as told to end. False when it is not there or already on its way out.
     pub fn kill(&mut self, id: &TaskId, now: Timestamp) -> bool {
         let Some(task) = self.tasks.get_mut(id) else { return false };
-        if task.state >= TaskState::Killing && !task.withdrawn {
+        if task.state >= TaskState::Killing {
             return false;
         }
         self.tally.remove(task);
@@ -359,26 +360,16 @@ impl Ledger {
         true
     }
 
-    /// Marks a task as on its way out, unless its backend has a place for it by now. False when it is not there or has one.
-    pub fn withdraw(&mut self, id: &TaskId, now: Timestamp) -> bool {
-        let Some(task) = self.tasks.get_mut(id).filter(|task| task.state == TaskState::Asked) else { return false };
-        self.tally.remove(task);
-        task.state = TaskState::Killing;
-        task.since = now;
-        task.withdrawn = true;
-        self.tally.add(task);
-        true
+    /// Marks a task as withdrawn: its backend is told to let go of it, unless it has a place for it by now. False when it is
+    /// not there, has one, or was withdrawn before.
+    pub fn withdraw(&mut self, id: &TaskId) -> bool {
+        let asked = |task: &&mut Task| task.state == TaskState::Asked && !task.withdrawn;
+        self.tasks.get_mut(id).filter(asked).is_some_and(|task| !std::mem::replace(&mut task.withdrawn, true))
     }
 
-    /// Takes that back, where nothing has come of it: a backend could not be asked.
-    pub fn keep_asking(&mut self, id: &TaskId, now: Timestamp) -> bool {
-        let Some(task) = self.tasks.get_mut(id).filter(|task| task.withdrawn) else { return false };
-        self.tally.remove(task);
-        task.state = TaskState::Asked;
-        task.since = now;
-        task.withdrawn = false;
-        self.tally.add(task);
-        true
+    /// Takes that back: the backend could not be told. False when there is nothing to take back.
+    pub fn keep_asking(&mut self, id: &TaskId) -> bool {
+        self.tasks.get_mut(id).is_some_and(|task| std::mem::take(&mut task.withdrawn))
     }
 
     /// Drops up to `n` waiting replacements, the latest due first; how many it dropped.
@@ -425,7 +416,7 @@ impl Ledger {
     }
 
     /// Tasks that were asked for before `now` and not placed: to be withdrawn (rule 3 of the semantics). Replacements are
-    /// not among them: they stay wanted until a decision lowers the number.
+    /// not among them: they stay wanted until a decision lowers the number. Nor is what has been withdrawn.
     #[must_use]
     pub fn lapsed(&self, now: Timestamp) -> Vec<TaskId> {
         if self.tally.asked + self.tally.helpers == 0 {
@@ -433,7 +424,8 @@ impl Ledger {
         }
         self.tasks
             .values()
-            .filter(|task| task.state == TaskState::Asked && task.asked < now && task.by != By::Replacement)
+            .filter(|task| task.state == TaskState::Asked && !task.withdrawn)
+            .filter(|task| task.asked < now && task.by != By::Replacement)
             .map(|task| task.id.clone())
             .collect()
     }
@@ -458,8 +450,8 @@ impl Ledger {
         self.tally.remove(task);
         ripen(task, now, rules);
         let before = task.state;
+        let moved = before < state;
         // What was to be withdrawn has a place: it is there after all.
-        let moved = before < state || task.withdrawn;
         task.withdrawn = false;
         let placed = placement.as_ref().is_some_and(|placement| *placement != task.placement);
         if let Some(placement) = placement {
@@ -496,8 +488,7 @@ impl Ledger {
         now: Timestamp,
         rules: &Rules,
     ) -> Change {
-        // One that was withdrawn never had a place.
-        let before = if std::mem::take(&mut task.withdrawn) { TaskState::Asked } else { task.state };
+        let before = task.state;
         ripen(&mut task, now, rules);
         // An exit of its own shows that it ran, even where no update said so in between.
         let ran =

@@ -103,7 +103,7 @@ fn task(id: &str, seed: u64) -> Task {
         ready: None,
         grace: Duration::from_millis(10_500),
         killed: seed.is_multiple_of(2),
-        withdrawn: seed.is_multiple_of(3),
+        withdrawn: false,
         attempt: 3,
         placement: Placement {
             host: Some("127.0.0.1".into()),

@@ -239,19 +239,21 @@ fn what_is_withdrawn_goes_without_a_trace_or_stays_as_if_nothing_had_been() {
     let mut ledger = Ledger::default();
     for name in ["gone", "placed", "ended"] {
         ask(&mut ledger, name, By::Law, at(1));
-        assert!(ledger.withdraw(&id(name), at(2)));
-        assert!(!ledger.withdraw(&id(name), at(2)), "{name}: once");
+        assert!(ledger.withdraw(&id(name)));
+        assert!(!ledger.withdraw(&id(name)), "{name}: once");
     }
-    assert_eq!((ledger.counts().asked, ledger.counts().killing, ledger.lapsed(at(3)).len()), (0, 3, 0));
+    // Its backend may have placed it a moment ago: what is decided before its word does not make up for it.
+    let in_flight = ledger.in_flight(at(3), &rules);
+    assert_eq!((ledger.counts().asked, in_flight.launches, in_flight.kills, ledger.lapsed(at(3)).len()), (3, 3, 0, 0));
     // Nobody could be told of it: it lapses anew.
-    assert!(ledger.keep_asking(&id("gone"), at(2)) && !ledger.keep_asking(&id("gone"), at(2)));
-    assert_eq!((ledger.counts().asked, ledger.lapsed(at(3))), (1, vec![id("gone")]));
-    assert!(ledger.withdraw(&id("gone"), at(3)));
+    assert!(ledger.keep_asking(&id("gone")) && !ledger.keep_asking(&id("gone")));
+    assert_eq!(ledger.lapsed(at(3)), [id("gone")]);
+    assert!(ledger.withdraw(&id("gone")));
     let change = ends(&mut ledger, "gone", Exit::Unknown, at(3), &rules);
     assert_eq!((change.before, change.replaced, change.failed), (TaskState::Asked, false, false));
     let change = to(&mut ledger, "placed", TaskState::Staging, at(3), &rules).unwrap();
     assert_eq!((change.task.state, change.task.killed), (TaskState::Staging, false));
-    assert!(!ledger.keep_asking(&id("placed"), at(4)) && !ledger.withdraw(&id("placed"), at(4)), "it has a place");
+    assert!(!ledger.keep_asking(&id("placed")) && !ledger.withdraw(&id("placed")), "it has a place");
     to(&mut ledger, "placed", TaskState::Running, at(4), &rules);
     assert!(ends(&mut ledger, "placed", FAILED, at(5), &rules).replaced, "it is a task like any other");
     // Told to end after all: whatever its backend says, it goes.

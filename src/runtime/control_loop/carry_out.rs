@@ -427,9 +427,8 @@ impl Loop {
                 .map(|task| task.id.clone())
         });
         let outdated: Vec<TaskId> = outdated.collect();
-        let n = self.let_go(key, &lapsed, at);
+        self.let_go(key, &lapsed);
         if let Some(policy) = self.policy(key) {
-            policy.refused += n;
             // They are wanted from this moment on: a decision before the backend's word is not to make up for them.
             for _ in &outdated {
                 policy.ledger.wait(at);
@@ -438,16 +437,15 @@ impl Loop {
         self.end_tasks(key, &outdated, false);
     }
 
-    /// Has backends let go of launches, unless they have a place by now; of how many. Nothing is recorded: until a backend has
-    /// said what became of them, they are as they were.
-    fn let_go(&mut self, key: usize, ids: &[TaskId], at: Timestamp) -> u32 {
-        let Some(policy) = self.policies.get(key).and_then(Option::as_ref) else { return 0 };
+    /// Has backends let go of launches, unless they have a place by now. Nothing is recorded: until a backend has said what
+    /// became of them, they are as they were.
+    fn let_go(&mut self, key: usize, ids: &[TaskId]) {
+        let Some(policy) = self.policies.get(key).and_then(Option::as_ref) else { return };
         let mut groups: BTreeMap<Arc<str>, Vec<TaskId>> = BTreeMap::new();
         for task in ids.iter().filter_map(|id| policy.ledger.get(id)) {
             groups.entry(Arc::clone(&task.backend)).or_default().push(task.id.clone());
         }
         let name = policy.name.clone();
-        let mut n = 0;
         for (backend, ids) in groups {
             // One that still has to find its tasks again is asked at a later tick, and so is one that is too busy.
             let state = self.backend_states.get(&*backend);
@@ -455,12 +453,11 @@ impl Loop {
             if early || self.settings.dry_run || !self.send(&backend, &name, Work::Withdraw(ids.clone()), None) {
                 continue;
             }
-            let Some(policy) = self.policy(key) else { return n };
-            n += ids.iter().map(|id| u32::from(policy.ledger.withdraw(id, at))).sum::<u32>();
-            policy.tasks_changed();
-            self.show_tasks(key, &ids);
+            let Some(policy) = self.policy(key) else { return };
+            for id in &ids {
+                policy.ledger.withdraw(id);
+            }
         }
-        n
     }
 
     /// What a backend has been asked for and has not placed, where it may keep that for later: nothing is launched for a
@@ -544,10 +541,10 @@ impl Loop {
             .ledger
             .tasks()
             .filter(|task| *task.backend != *spec.workload.backend)
-            .filter(|task| task.state < TaskState::Killing || task.withdrawn)
+            .filter(|task| task.state < TaskState::Killing)
             .map(|task| task.id.clone())
             .collect();
-        // Launches that were being withdrawn have been counted as refused.
+        // About launches that are being withdrawn the next tick decides anew.
         let replaced = left.iter().filter_map(|id| policy.ledger.get(id)).filter(|task| !task.withdrawn).count();
         let own = spec.workload.backend.as_str();
         if left.is_empty() {

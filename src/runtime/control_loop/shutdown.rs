@@ -150,7 +150,7 @@ impl Loop {
             let ids: Vec<TaskId> = policy
                 .ledger
                 .tasks()
-                .filter(|task| task.state < TaskState::Killing || task.withdrawn)
+                .filter(|task| task.state < TaskState::Killing)
                 .map(|task| task.id.clone())
                 .collect();
             self.kill(key, &ids);

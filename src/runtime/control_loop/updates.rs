@@ -143,17 +143,11 @@ impl Loop {
         let at = self.clock.now();
         // They lapse anew at the next tick.
         for id in withdrawals {
-            let Some(key) = self.owners.get(&id).copied() else { continue };
-            let Some(policy) = self.policy(key) else { continue };
-            if !policy.ledger.keep_asking(&id, at) {
-                continue;
+            if let Some(key) = self.owners.get(&id).copied()
+                && let Some(policy) = self.policy(key)
+            {
+                policy.ledger.keep_asking(&id);
             }
-            policy.tasks_changed();
-            if policy.ended.is_some() {
-                // No tick of it comes any more.
-                self.kill(key, std::slice::from_ref(&id));
-            }
-            self.show_tasks(key, std::slice::from_ref(&id));
         }
         let reason = error.to_string();
         for id in launches {
@@ -251,6 +245,7 @@ impl Loop {
         let writes = if change.task.state == TaskState::Gone {
             policy.drains.remove(&update.id);
             policy.stats.remove(&update.id);
+            policy.refused += u32::from(change.task.withdrawn);
             let record = Box::new(policy.record());
             self.owners.remove(&update.id);
             vec![Write::RemoveTask(update.id.clone()), Write::Policy(name.clone(), record)]

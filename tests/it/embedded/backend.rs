@@ -1,4 +1,5 @@
-//! A backend in memory: its tasks are names. It can be told to be slow to recover and to fail kills, and it counts.
+//! A backend in memory: its tasks are names. It can be told to be slow to recover, to fail kills, and to keep launches until it
+//! is told to place them; and it counts.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -14,6 +15,10 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc::Sender};
 #[derive(Debug)]
 pub(super) struct Fake {
     tasks: Mutex<BTreeMap<TaskId, Arc<TaskTemplate>>>,
+    /// Launches that have no place yet; none for a backend that places them at once.
+    queue: Option<Mutex<BTreeMap<TaskId, Arc<TaskTemplate>>>>,
+    withdrawal: Arc<Semaphore>,
+    withdrawn: AtomicUsize,
     updates: Mutex<Option<Sender<TaskUpdate>>>,
     recovery: Arc<Semaphore>,
     recovered: AtomicBool,
@@ -25,8 +30,20 @@ pub(super) struct Fake {
 
 impl Fake {
     pub(super) fn new() -> Arc<Self> {
+        Self::made(None)
+    }
+
+    /// One that keeps launches until it is told to place them.
+    pub(super) fn queueing() -> Arc<Self> {
+        Self::made(Some(Mutex::default()))
+    }
+
+    fn made(queue: Option<Mutex<BTreeMap<TaskId, Arc<TaskTemplate>>>>) -> Arc<Self> {
         Arc::new(Self {
             tasks: Mutex::default(),
+            queue,
+            withdrawal: Arc::new(Semaphore::new(1)),
+            withdrawn: AtomicUsize::new(0),
             updates: Mutex::default(),
             recovery: Arc::new(Semaphore::new(1)),
             recovered: AtomicBool::new(false),
@@ -55,8 +72,27 @@ impl Fake {
         Arc::clone(&self.recovery).try_acquire_owned().unwrap()
     }
 
-    /// The next `n` kills fail.
-    pub(super) fn refuse_kills(&self, n: usize) {
+    /// `withdraw` does not answer until the permit is dropped.
+    pub(super) fn hold_withdrawals(&self) -> OwnedSemaphorePermit {
+        Arc::clone(&self.withdrawal).try_acquire_owned().unwrap()
+    }
+
+    /// How often it was asked to let go of launches.
+    pub(super) fn withdrawn(&self) -> usize {
+        self.withdrawn.load(Ordering::SeqCst)
+    }
+
+    /// Places what it has kept.
+    pub(super) async fn place(&self) {
+        let placed = std::mem::take(&mut *self.queue.as_ref().unwrap().lock().unwrap());
+        self.tasks.lock().unwrap().extend(placed.clone());
+        for id in placed.into_keys() {
+            self.report(id, TaskState::Running, None).await;
+        }
+    }
+
+    /// The next `n` kills or withdrawals fail.
+    pub(super) fn refuse(&self, n: usize) {
         self.refusals.store(n, Ordering::SeqCst);
     }
 
@@ -67,6 +103,13 @@ impl Fake {
 
     pub(super) fn lowest(&self) -> usize {
         self.lowest.load(Ordering::SeqCst)
+    }
+
+    fn refused(&self) -> Result<(), BackendError> {
+        match self.refusals.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |n| n.checked_sub(1)) {
+            Ok(_) => Err(BackendError::Unavailable { backend: "fake".to_owned(), message: "as told".to_owned() }),
+            Err(_) => Ok(()),
+        }
     }
 
     fn note_request(&self) {
@@ -86,7 +129,7 @@ impl Fake {
 #[async_trait]
 impl TaskBackend for Fake {
     fn capabilities(&self) -> Capabilities {
-        Capabilities { victims: true, task_env: true, stats: false, queues: false }
+        Capabilities { victims: true, task_env: true, stats: false, queues: self.queue.is_some() }
     }
 
     async fn recover(&self, known: Vec<KnownTask>, updates: Sender<TaskUpdate>) -> Result<(), BackendError> {
@@ -105,6 +148,11 @@ impl TaskBackend for Fake {
 
     async fn launch(&self, requests: Vec<LaunchRequest>) -> Result<(), BackendError> {
         self.note_request();
+        if let Some(queue) = &self.queue {
+            self.launched.fetch_add(requests.len(), Ordering::SeqCst);
+            queue.lock().unwrap().extend(requests.into_iter().map(|request| (request.id, request.template)));
+            return Ok(());
+        }
         for request in requests {
             if self.tasks.lock().unwrap().insert(request.id.clone(), request.template).is_none() {
                 self.launched.fetch_add(1, Ordering::SeqCst);
@@ -116,10 +164,7 @@ impl TaskBackend for Fake {
 
     async fn kill(&self, tasks: Vec<TaskId>, _grace: Duration) -> Result<(), BackendError> {
         self.note_request();
-        let refused = self.refusals.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |n| n.checked_sub(1)).is_ok();
-        if refused {
-            return Err(BackendError::Unavailable { backend: "fake".to_owned(), message: "as told".to_owned() });
-        }
+        self.refused()?;
         for id in tasks {
             let left = {
                 let mut tasks = self.tasks.lock().unwrap();
@@ -128,6 +173,19 @@ impl TaskBackend for Fake {
             };
             self.lowest.fetch_min(left, Ordering::SeqCst);
             self.report(id, TaskState::Gone, Some(Exit::Code { code: 0 })).await;
+        }
+        Ok(())
+    }
+
+    async fn withdraw(&self, tasks: Vec<TaskId>) -> Result<(), BackendError> {
+        self.withdrawn.fetch_add(1, Ordering::SeqCst);
+        let _held = self.withdrawal.acquire().await.unwrap();
+        self.refused()?;
+        for id in tasks {
+            let kept = self.queue.as_ref().unwrap().lock().unwrap().remove(&id);
+            if kept.is_some() {
+                self.report(id, TaskState::Gone, Some(Exit::Unknown)).await;
+            }
         }
         Ok(())
     }

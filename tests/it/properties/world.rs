@@ -243,7 +243,7 @@ impl World {
             return;
         }
         for id in self.ledger.lapsed(self.now) {
-            assert!(self.ledger.withdraw(&id, self.now));
+            assert!(self.ledger.withdraw(&id));
             self.ledger.apply(&id, TaskState::Gone, None, None, None, self.now, &self.rules);
             self.units.retain(|unit| unit.id != id);
             self.refused += 1;
