@@ -90,13 +90,25 @@ pub struct TaskUpdate {
 pub struct Receipt {
     serial: u64,
     sender: mpsc::UnboundedSender<u64>,
+    pressing: bool,
 }
 
 impl Receipt {
-    /// A receipt that sends `serial` to `sender`.
+    /// A receipt that sends `serial` to `sender`, once a burst of updates has been written together.
     #[must_use]
     pub const fn new(serial: u64, sender: mpsc::UnboundedSender<u64>) -> Self {
-        Self { serial, sender }
+        Self { serial, sender, pressing: false }
+    }
+
+    /// The same, for a sender that can do nothing until then: the update is written at once.
+    #[must_use]
+    pub const fn pressing(serial: u64, sender: mpsc::UnboundedSender<u64>) -> Self {
+        Self { serial, sender, pressing: true }
+    }
+
+    /// Whether its sender can do nothing until the update is durable.
+    pub(crate) const fn is_pressing(&self) -> bool {
+        self.pressing
     }
 
     /// The update is durable, or there is nothing to be kept of it.

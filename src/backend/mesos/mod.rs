@@ -10,13 +10,15 @@
 //! engine withdraws at the policy's next tick was never sent. After each subscription every task is reconciled, and an
 //! update of the cluster is acknowledged only when the engine has it on its disk.
 //!
-//! Invariants: the framework's id is durable before anything is launched under it; once another scheduler has taken the
+//! Invariants: the framework's id is durable before anything is launched under it, and each task's place before the
+//! launch is sent (`outbox`); once another scheduler has taken the
 //! framework over nothing is sent any more, and the run ends.
 
 mod book;
 mod figures;
 mod framework;
 mod offer;
+mod outbox;
 mod status;
 mod task_info;
 #[cfg(test)]

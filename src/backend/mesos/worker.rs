@@ -14,6 +14,7 @@ use tokio::time::Instant;
 use super::book::Book;
 use super::framework::{Counters, Effect, Framework, News};
 use super::offer;
+use super::outbox::Outbox;
 use super::{Board, MesosConfig, NAME, Order};
 use crate::backend::{BackendError, KnownTask, Receipt, Standing, TaskUpdate};
 use crate::core::model::{TaskId, TaskState, TaskStats};
@@ -164,6 +165,7 @@ struct Worker {
     durable: mpsc::UnboundedReceiver<u64>,
     /// What is to be acknowledged once its receipt comes.
     unacknowledged: BTreeMap<u64, Acknowledge>,
+    outbox: Outbox,
     serial: u64,
     began: Instant,
     facts: BTreeMap<&'static str, String>,
@@ -215,6 +217,7 @@ impl Worker {
             receipts,
             durable,
             unacknowledged: BTreeMap::new(),
+            outbox: Outbox::default(),
             serial: 0,
             began: Instant::now(),
             facts: BTreeMap::new(),
@@ -247,11 +250,10 @@ impl Worker {
                     Some(signal) => self.signal(signal),
                     None => self.end(&End::Stopped),
                 },
-                Some(serial) = self.durable.recv() => {
-                    if let Some(acknowledge) = self.unacknowledged.remove(&serial) {
-                        self.call(Call::Acknowledge(acknowledge));
-                    }
-                }
+                Some(serial) = self.durable.recv() => match self.unacknowledged.remove(&serial) {
+                    Some(acknowledge) => self.call(Call::Acknowledge(acknowledge)),
+                    None => self.outbox.durable(serial),
+                },
                 Some(sent) = self.caller.sent.recv() => match sent {
                     Sent::Lost(call) => self.framework.not_sent(self.began.elapsed(), &call),
                     Sent::Role(attempt, told) => self.role_told(attempt, told),
@@ -260,6 +262,7 @@ impl Worker {
                     self.framework.reconsider(self.now());
                 }
                 _ = tick.tick() => {
+                    self.give_up_calls();
                     self.framework.tick(self.now());
                     self.tell_role();
                     self.show_facts();
@@ -298,6 +301,8 @@ impl Worker {
             Signal::Lost(why) => {
                 tracing::warn!(why = %why, "the stream of the Mesos master is lost, subscribing again");
                 self.framework.lost();
+                // Its offers are void, and what else is to be said is said anew after the next subscription.
+                self.outbox = Outbox::default();
                 self.lost(why);
             }
             Signal::Failed(why) => {
@@ -458,6 +463,7 @@ impl Worker {
                 Ok((scheduler, signals)) => {
                     self.returning = false;
                     self.framework.removed();
+                    self.outbox = Outbox::default();
                     self.caller = Caller::start(scheduler.clone());
                     (self.scheduler, self.signals) = (scheduler, signals);
                     return;
@@ -489,10 +495,15 @@ impl Worker {
 
     /// Does what the framework has decided.
     async fn carry_out(&mut self) {
+        let mut places = BTreeSet::new();
         for effect in self.framework.take() {
             match effect {
-                Effect::Call(call) => self.call(call),
-                Effect::Tell(news) => self.tell(*news).await,
+                Effect::Call(call) => {
+                    let after =
+                        if matches!(call, Call::Accept(_)) { std::mem::take(&mut places) } else { BTreeSet::new() };
+                    self.outbox.push(self.now(), call, after);
+                }
+                Effect::Tell(news) => places.extend(self.tell(*news).await),
                 Effect::Roles => self.tell_role(),
                 Effect::Reconciled => {
                     self.facts.insert("reconciled", wall_clock());
@@ -505,6 +516,21 @@ impl Worker {
                 }
             }
         }
+        for call in self.outbox.ready() {
+            self.call(call);
+        }
+    }
+
+    /// Gives up launches whose places cannot be written down.
+    fn give_up_calls(&mut self) {
+        let now = self.now();
+        for call in self.outbox.overdue(now) {
+            tracing::warn!(
+                call = call.name(),
+                "not sent: where its tasks are to run could not be written down in time"
+            );
+            self.framework.not_sent(now, &call);
+        }
     }
 
     fn call(&self, call: Call) {
@@ -514,21 +540,25 @@ impl Worker {
         }
     }
 
-    async fn tell(&mut self, news: News) {
+    /// Tells the engine; with the serial of what must be durable before the next launch is sent, if that is its place.
+    async fn tell(&mut self, news: News) -> Option<u64> {
         let News { id, state, healthy, placement, exit, acknowledge } = news;
         if state == TaskState::Gone {
             show(&self.board, |shown| {
                 shown.stats.remove(&id);
             });
         }
-        let receipt = acknowledge.map(|acknowledge| {
+        let is_place = acknowledge.is_none() && state == TaskState::Staging;
+        let receipt = (is_place || acknowledge.is_some()).then(|| {
             self.serial += 1;
-            self.unacknowledged.insert(self.serial, acknowledge);
-            Receipt::new(self.serial, self.receipts.clone())
+            self.unacknowledged.extend(acknowledge.map(|acknowledge| (self.serial, acknowledge)));
+            let receipt = if is_place { Receipt::pressing } else { Receipt::new };
+            receipt(self.serial, self.receipts.clone())
         });
         let update = TaskUpdate { id, state, healthy, placement, exit, receipt };
         // The engine has ended when nobody takes it.
         self.updates.send(update).await.ok();
+        is_place.then_some(self.serial)
     }
 
     fn show_facts(&mut self) {

@@ -217,7 +217,8 @@ impl Loop {
             self.write(writes, false);
             return;
         };
-        let Some(durable) = self.write_soon(writes) else { return receipt.durable() };
+        let durable = if receipt.is_pressing() { self.write(writes, true) } else { self.write_soon(writes) };
+        let Some(durable) = durable else { return receipt.durable() };
         tokio::spawn(async move {
             // One that could not be written is not acknowledged, and comes again.
             if let Ok(Ok(())) = durable.await {

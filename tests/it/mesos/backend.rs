@@ -7,7 +7,7 @@ use std::time::{Duration, Instant, SystemTime};
 use serde_json::{Value, json};
 
 use super::proxy::Proxy;
-use super::scene::{agents, alike, running};
+use super::scene::{agents, running};
 use crate::support::{Cluster, ClusterSpec, GENEROUS, Scratch, Setpoint, client, wait_until};
 
 /// A policy that holds as many sleeping tasks as its parameter says, from a file that the test writes.
@@ -68,7 +68,7 @@ pub(super) async fn agree(cluster: &Cluster, setpoint: &mut Setpoint, n: usize) 
             && !frameworks.is_empty()
             && all == running
             && let (Some(ours), Some(placed)) = (ours, placed(cluster, &running).await)
-            && alike(&ours, &placed)
+            && ours == placed
         {
             assert_eq!(frameworks.len(), 1, "one framework, the same over every restart");
             return running;

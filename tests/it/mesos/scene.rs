@@ -147,7 +147,7 @@ impl Host {
                 && since <= subscribed
                 && told.running.len() == self.wanted as usize
                 && told.alive.keys().eq(told.running.keys())
-                && ours.as_ref().is_some_and(|ours| alike(ours, &told.running))
+                && ours.as_ref() == Some(&told.running)
             {
                 assert_eq!(facts["framework"], self.framework.as_str(), "the same framework over every fault");
                 return (told.running.into_keys().collect(), told.last.max(reconciled));
@@ -193,20 +193,12 @@ pub(super) fn agents(state: &Value) -> BTreeMap<String, String> {
         .collect()
 }
 
-/// Whether these are the same tasks at the same places. A host that was killed while it launched a task may not know any more
-/// where that was to be: its place is written within a second, not before the offer is accepted.
-pub(super) fn alike(ours: &BTreeMap<String, String>, masters: &BTreeMap<String, String>) -> bool {
-    let place =
-        |(id, place): (&String, &String)| masters.get(id).is_some_and(|other| place.is_empty() || place == other);
-    ours.len() == masters.len() && ours.iter().all(place)
-}
-
-/// A host's tasks with the agents that they run on, as far as it knows them; none while one of them does not run.
+/// A host's tasks with the agents that they run on; none while one of them does not run.
 pub(super) async fn running(setpoint: &mut Setpoint) -> Option<BTreeMap<String, String>> {
     let tasks = setpoint.tasks().await;
     let place = |task: &Value| {
         let runs = task["state"] == "running";
-        runs.then(|| Some((task["id"].as_str()?.to_owned(), task["host"].as_str().unwrap_or_default().to_owned())))?
+        runs.then(|| Some((task["id"].as_str()?.to_owned(), task["host"].as_str()?.to_owned())))?
     };
     tasks.iter().map(place).collect()
 }
