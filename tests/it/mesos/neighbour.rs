@@ -105,6 +105,12 @@ async fn a_neighbour_gets_its_offers_and_is_seen() {
         shown["backends"]["mesos"]["facts"]["framework"].as_str().map(str::to_owned)
     })
     .await;
+    // Facts are those of a moment ago: before its first launch it wanted no offers either.
+    wait_until(GENEROUS, "offers are wanted", async || {
+        let (_, shown) = setpoint.get("/v1/policies").await;
+        (shown["backends"]["mesos"]["facts"]["suppressed"] == "false").then_some(())
+    })
+    .await;
     scratch.replace("p.lua", &policy(0, "exec sleep 100000"));
     setpoint.running("p", 0).await;
     let log = || cluster.masters[0].server.log();
