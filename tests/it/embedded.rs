@@ -139,8 +139,30 @@ async fn a_withdrawal_that_a_backend_has_not_taken_is_asked_again() {
     until(&handle, "p", "two at a time", |policy| policy.counts.asked == 2 && policy.counts.killing == 0).await;
     // What nobody wants any more is not asked for.
     scratch.replace("p.lua", &holding("old", 0, ""));
-    until(&handle, "p", "none to be asked for", |policy| policy.counts.asked == 0).await;
-    assert_eq!(fake.alive().len(), 0);
+    let ended = until(&handle, "p", "the file to run", |policy| policy.generation == 2).await;
+    let settled = until(&handle, "p", "none to be asked for", |policy| {
+        ended.ticks + 2 <= policy.ticks && policy.counts.asked == 0
+    })
+    .await;
+    let launched = fake.launched();
+    until(&handle, "p", "more ticks", |policy| settled.ticks + 3 <= policy.ticks).await;
+    assert_eq!(fake.launched(), launched);
+    engine.stop().await;
+}
+
+/// A tick waits a little for the word on launches that lapse with it: each makes up for those of the one before.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_tick_waits_for_what_lapses_with_it() {
+    let scratch = Scratch::new();
+    scratch.policy("p", &holding("old", 2, "").replace("50ms", "600ms"));
+    let fake = Fake::queueing();
+    // Longer than they lapse ahead of the tick.
+    fake.slow_withdrawals(Duration::from_millis(100));
+    let engine = Engine::start(config(&scratch, &[("old", &fake)])).await.expect("started");
+    let ticked = until(&engine.handle(), "p", "nine ticks", |policy| 9 <= policy.ticks).await;
+    // A tick that comes late may find no answer; every other one is what this is about.
+    let launched = fake.launched() as u64;
+    assert!(3 * launched >= 2 * 2 * ticked.ticks, "{launched} launches of 2 in {} ticks", ticked.ticks);
     engine.stop().await;
 }
 

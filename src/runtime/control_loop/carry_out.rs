@@ -72,7 +72,7 @@ impl Loop {
         self.kill(key, &victims);
         let Some(policy) = self.policy(key) else { return };
         let acted = i64::from(launched) - i64::from(killed);
-        policy.refused = plan.refused + plan.launched().saturating_sub(launched);
+        policy.refused += plan.refused + plan.launched().saturating_sub(launched);
         policy.acted = acted;
         policy.tasks_changed();
         self.spend((launched + killed).saturating_sub(decision.to_min));

@@ -398,7 +398,8 @@ impl Loop {
         }
         let Some(policy) = self.policy(key) else { return };
         let acted = i64::from(up) - i64::from(down);
-        policy.refused = u32::try_from(decision.adjustment.saturating_sub(acted).max(0)).unwrap_or(u32::MAX);
+        let refused = u32::try_from(decision.adjustment.saturating_sub(acted).max(0)).unwrap_or(u32::MAX);
+        policy.refused = policy.refused.saturating_add(refused);
         policy.acted = acted;
         self.spend((up + down).saturating_sub(decision.to_min));
         self.conclude(key, with_plan(decision, &plan, acted));

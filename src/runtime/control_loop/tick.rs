@@ -26,6 +26,13 @@ use super::{BackendState, LAG_BOUNDS, Loop};
 /// A policy that broke a limit waits at most this long.
 const MAX_PENALTY: Duration = Duration::from_secs(60);
 
+/// How long a tick waits at most for the backend's word on launches that lapse with it: without, it could not make up for
+/// them, and the backend would have nothing to place until the next one.
+const WORD: Duration = Duration::from_millis(250);
+
+/// How often it looks meanwhile.
+const LOOK_AGAIN: Duration = Duration::from_millis(5);
+
 /// The functions that each tick calls to look.
 const OBSERVING: [Hook; 4] = [Hook::Metric, Hook::Target, Hook::Count, Hook::Decide];
 
@@ -43,6 +50,13 @@ impl Loop {
         if policy.epoch != epoch || policy.ended.is_some() || policy.active.is_none() {
             return;
         }
+        // One that has waited was due before.
+        let due = due.min(policy.due);
+        if matches!(policy.phase, Phase::Idle) && self.backend_ready(key) && self.awaits_word(key, due, now) {
+            self.timers.set(now + LOOK_AGAIN, Timer::Tick(key, epoch));
+            return;
+        }
+        let Some(policy) = self.policy(key) else { return };
         let (next, missed) = next_due(due, policy.interval, now);
         policy.due = next;
         let busy = !matches!(policy.phase, Phase::Idle);
@@ -58,6 +72,16 @@ impl Loop {
         } else if self.backend_ready(key) {
             self.begin_tick(key, due);
         }
+    }
+
+    /// Whether a tick waits for what becomes of the launches that lapse with it.
+    fn awaits_word(&mut self, key: usize, due: Instant, now: Instant) -> bool {
+        let Some(policy) = self.policy(key) else { return false };
+        if policy.ledger.counts().asked == 0 || due + WORD.min(policy.interval / 2) <= now {
+            return false;
+        }
+        self.withdraw_lapsed(key, self.clock.now());
+        self.policy(key).is_some_and(|policy| policy.ledger.tasks().any(|task| task.withdrawn))
     }
 
     pub(super) fn backend_ready(&self, key: usize) -> bool {
@@ -297,7 +321,7 @@ impl Loop {
         let wanted = u32::try_from(decision.adjustment.unsigned_abs()).unwrap_or(u32::MAX);
         let accepted = accepted.unwrap_or(wanted).min(wanted);
         let signed = i64::from(accepted) * decision.adjustment.signum();
-        policy.refused = wanted - accepted;
+        policy.refused += wanted - accepted;
         policy.acted = signed;
         if accepted < wanted {
             decision.reasons.push(Reason {

@@ -246,7 +246,7 @@ impl Loop {
         let writes = if change.task.state == TaskState::Gone {
             policy.drains.remove(&update.id);
             policy.stats.remove(&update.id);
-            policy.refused += u32::from(change.task.withdrawn);
+            policy.refused += u32::from(change.task.withdrawn && change.task.by != By::Helper);
             let record = Box::new(policy.record());
             self.owners.remove(&update.id);
             vec![Write::RemoveTask(update.id.clone()), Write::Policy(name.clone(), record)]

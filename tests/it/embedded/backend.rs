@@ -19,6 +19,7 @@ pub(super) struct Fake {
     queue: Option<Mutex<BTreeMap<TaskId, Arc<TaskTemplate>>>>,
     withdrawal: Arc<Semaphore>,
     withdrawn: AtomicUsize,
+    withdrawals_take: Mutex<Duration>,
     updates: Mutex<Option<Sender<TaskUpdate>>>,
     recovery: Arc<Semaphore>,
     recovered: AtomicBool,
@@ -44,6 +45,7 @@ impl Fake {
             queue,
             withdrawal: Arc::new(Semaphore::new(1)),
             withdrawn: AtomicUsize::new(0),
+            withdrawals_take: Mutex::default(),
             updates: Mutex::default(),
             recovery: Arc::new(Semaphore::new(1)),
             recovered: AtomicBool::new(false),
@@ -75,6 +77,11 @@ impl Fake {
     /// `withdraw` does not answer until the permit is dropped.
     pub(super) fn hold_withdrawals(&self) -> OwnedSemaphorePermit {
         Arc::clone(&self.withdrawal).try_acquire_owned().unwrap()
+    }
+
+    /// `withdraw` takes so long.
+    pub(super) fn slow_withdrawals(&self, time: Duration) {
+        *self.withdrawals_take.lock().unwrap() = time;
     }
 
     /// How often it was asked to let go of launches.
@@ -180,6 +187,8 @@ impl TaskBackend for Fake {
     async fn withdraw(&self, tasks: Vec<TaskId>) -> Result<(), BackendError> {
         self.withdrawn.fetch_add(1, Ordering::SeqCst);
         let _held = self.withdrawal.acquire().await.unwrap();
+        let takes = *self.withdrawals_take.lock().unwrap();
+        tokio::time::sleep(takes).await;
         self.refused()?;
         for id in tasks {
             let kept = self.queue.as_ref().unwrap().lock().unwrap().remove(&id);
