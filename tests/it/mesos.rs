@@ -11,6 +11,7 @@ mod faults;
 mod figures;
 mod fuzz;
 mod neighbour;
+mod places;
 mod proxy;
 mod ready;
 mod scenarios;

@@ -6,6 +6,7 @@
 //!                         │ kill: gone at once       │                       ▲  │       │
 //!                         └──► gone                  └── kill: KILL, repeated until ────┴──► gone
 //!   recover ─► Unsure ── an answer to RECONCILE ─────────────────────────────┘
+//!      └─────► gone: without a place it was never sent
 //! ```
 //!
 //! Offers are answered as they come. What is not placed waits in the queue until it is placed or withdrawn, so nothing is
@@ -13,7 +14,7 @@
 //! wanted for a moment; an offer that comes right then waits for that decision, [`HOLD`] at most. Declined, it would come back
 //! with one of the next allocations, and where those and the policy's ticks go in step it would meet the same moment again.
 //!
-//! - **Invariant:** every offer is answered once, with one ACCEPT or DECLINE, and within [`HOLD`].
+//! - **Invariant:** every offer is answered once, with one ACCEPT or DECLINE, decided within [`HOLD`].
 //! - **Invariant:** each task is told to be gone, and nothing of it after that but the same once more, with what is to be
 //!   acknowledged: an agent repeats a task's last update until that is durable.
 //! - **Invariant:** a task that an agent may still run is given up only on the master's word: it is over, it cannot be
@@ -278,8 +279,15 @@ impl Framework {
     }
 
     /// Tasks of an earlier run, with the agents that they were on.
-    pub(super) fn recover(&mut self, known: Vec<(TaskId, PolicyName, Placement, bool)>) {
-        for (id, policy, placement, ran) in known {
+    pub(super) fn recover(&mut self, known: Vec<(TaskId, PolicyName, TaskState, Placement)>) {
+        for (id, policy, state, placement) in known {
+            let told_of = matches!(state, TaskState::Staging | TaskState::Running);
+            if placement.token.is_none() && !told_of {
+                // The place is durable before a launch is sent.
+                self.tell_gone(id, Exit::Unknown, None, None);
+                continue;
+            }
+            let ran = matches!(state, TaskState::Running | TaskState::Killing);
             let (agent, kept) = placement.token.as_deref().map(token::read).unzip();
             let Kept { attributes, executor } = kept.unwrap_or_default();
             let (executor, info) = executor.unzip();
@@ -351,6 +359,7 @@ impl Framework {
 
     /// The cluster has forgotten the framework, and ended all that ran under it.
     pub(super) fn removed(&mut self) {
+        self.lost();
         self.executors.clear();
         self.strays.clear();
     }
@@ -677,6 +686,20 @@ impl Framework {
         }
     }
 
+    /// A launch was not sent, for certain: its tasks never were anywhere, and its offers are declined.
+    pub(super) fn unsent(&mut self, call: &Call) {
+        let Call::Accept(accept) = call else { return };
+        for id in launched(accept) {
+            if self.tasks.get(&id).is_some_and(|task| task.stage == Stage::Sent) {
+                self.forget(&id);
+                self.tell_gone(id, Exit::Unknown, None, None);
+            }
+        }
+        if self.subscribed {
+            self.unanswered.extend(accept.offer_ids.iter().cloned());
+        }
+    }
+
     fn each_role(&mut self, named: &Roles, change: impl Fn(&mut Role)) {
         let named = |name: &String| named.roles.contains(name);
         self.roles.iter_mut().filter(|(name, _)| named(name)).for_each(|(_, role)| change(role));
@@ -744,7 +767,6 @@ impl Framework {
                 let patience = match task.stage {
                     _ if task.killing.is_some() => REPEAT_KILL,
                     Stage::Running => DENIED_FOR,
-                    Stage::Unsure if task.agent.is_none() => Duration::ZERO,
                     _ => UNSEEN_FOR,
                 };
                 let exit = match task.stage {

@@ -10,8 +10,8 @@ use std::time::Duration;
 
 use crate::mesos::wire::scheduler::Call;
 
-/// How long a launch waits: its offers are not ours for ever, and a store that is away may stay away.
-pub(super) const WAIT: Duration = Duration::from_secs(2);
+/// How long a launch waits: its offers are nobody else's meanwhile, and a store that is away may stay away.
+pub(super) const WAIT: Duration = Duration::from_secs(5);
 
 #[derive(Debug)]
 struct Waiting {
@@ -47,12 +47,26 @@ impl Outbox {
         self.waiting.drain(..ready).map(|waiting| waiting.call).collect()
     }
 
-    /// The calls that have waited in vain; they are not sent.
+    /// The launches that wait in vain; they are not sent. Where one does, those behind it do as well: they may count on what
+    /// it brings, an executor.
     pub(super) fn overdue(&mut self, now: Duration) -> Vec<Call> {
         let is_over = |waiting: &Waiting| !waiting.after.is_empty() && waiting.until <= now;
-        let (over, waiting) = std::mem::take(&mut self.waiting).into_iter().partition(is_over);
-        self.waiting = waiting;
-        over.into_iter().map(|waiting: Waiting| waiting.call).collect()
+        if self.waiting.iter().any(is_over) { self.give_up() } else { Vec::new() }
+    }
+
+    /// All launches, which are not sent.
+    pub(super) fn give_up(&mut self) -> Vec<Call> {
+        let is_launch = |waiting: &Waiting| matches!(waiting.call, Call::Accept(_));
+        let (launches, others) = std::mem::take(&mut self.waiting).into_iter().partition(is_launch);
+        self.waiting = others;
+        launches.into_iter().map(|waiting: Waiting| waiting.call).collect()
+    }
+
+    /// The same where the stream is over: what else was to be said is said anew in the next one, or not true any more.
+    pub(super) fn clear(&mut self) -> Vec<Call> {
+        let launches = self.give_up();
+        self.waiting.clear();
+        launches
     }
 }
 
@@ -82,15 +96,17 @@ mod tests {
         }
         outbox.durable(2);
         assert_eq!(outbox.ready(), [accept("a"), kill.clone(), accept("b")]);
-        // One whose place cannot be written holds up nothing for long.
+        // One whose place cannot be written holds up nothing for long, and takes those with it that may count on it.
         outbox.push(now, accept("c"), BTreeSet::from([4]));
         outbox.push(now, kill.clone(), BTreeSet::new());
         outbox.push(now + WAIT / 2, accept("d"), BTreeSet::from([5]));
         assert_eq!(outbox.overdue(now + WAIT - Duration::from_millis(1)), []);
-        assert_eq!(outbox.overdue(now + WAIT), [accept("c")]);
-        assert_eq!(outbox.ready(), [kill]);
+        assert_eq!(outbox.overdue(now + WAIT), [accept("c"), accept("d")]);
+        assert_eq!(outbox.ready(), [kill.clone()]);
         outbox.durable(4);
-        outbox.durable(5);
-        assert_eq!((outbox.ready(), outbox.overdue(now + WAIT * 9)), (vec![accept("d")], Vec::new()));
+        assert_eq!((outbox.ready(), outbox.overdue(now + WAIT * 9)), (Vec::new(), Vec::new()));
+        outbox.push(now, accept("e"), BTreeSet::from([6]));
+        outbox.push(now, kill, BTreeSet::new());
+        assert_eq!((outbox.clear(), outbox.ready()), (vec![accept("e")], Vec::new()));
     }
 }

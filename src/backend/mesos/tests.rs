@@ -399,22 +399,27 @@ fn a_run_asks_about_the_tasks_of_the_one_before() {
     let mut bench = Bench::bare();
     let placed = Placement { token: Some("a".to_owned()), ..Placement::default() };
     bench.framework.recover(vec![
-        (TaskId::from("p.1"), "p".into(), placed, true),
-        (TaskId::from("p.2"), "p".into(), Placement::default(), false),
+        (TaskId::from("p.1"), "p".into(), TaskState::Running, placed.clone()),
+        (TaskId::from("p.2"), "p".into(), TaskState::Asked, Placement::default()),
+        (TaskId::from("p.3"), "p".into(), TaskState::Killing, Placement::default()),
+        (TaskId::from("p.4"), "p".into(), TaskState::Staging, placed),
     ]);
+    let effects = bench.framework.take();
+    let gone: Vec<&str> = news(&effects).iter().map(|news| news.id.as_str()).collect();
+    assert_eq!(gone, ["p.2", "p.3"], "what has no place was never sent");
     bench.framework.subscribed(bench.now);
     let effects = bench.framework.take();
     assert_eq!(calls(&effects), ["RECONCILE", "RECONCILE"], "by name, and for all that the master knows");
     assert!(!effects.contains(&Effect::Recovered));
     assert_eq!(news(&bench.status("p.1", wire::TaskState::Running))[0].state, TaskState::Running);
-    let denied = bench.say(TaskStatus {
-        task_id: wire::TaskId::new("p.2"),
-        state: wire::TaskState::Unknown,
+    let gone = bench.say(TaskStatus {
+        task_id: wire::TaskId::new("p.4"),
+        state: wire::TaskState::Gone,
         reason: Some(StatusReason::Reconciliation),
         ..TaskStatus::default()
     });
-    assert_eq!(news(&denied)[0].exit, Some(Exit::Unknown), "its launch never arrived");
-    assert!(denied.contains(&Effect::Recovered));
+    assert_eq!(news(&gone)[0].exit, Some(Exit::Unknown), "its launch never arrived");
+    assert!(gone.contains(&Effect::Recovered));
 }
 
 /// A launch that was lost on the way is no failure, whichever word the master has for it.
@@ -454,7 +459,7 @@ fn constraints_hold_over_a_restart() {
         [(placement, ["a", "b"]), (Placement { token: Some(text("a")), ..Placement::default() }, ["a", "b"])]
     {
         let mut bench = Bench::bare();
-        bench.framework.recover(vec![(TaskId::from("p.1"), "p".into(), kept, true)]);
+        bench.framework.recover(vec![(TaskId::from("p.1"), "p".into(), TaskState::Running, kept)]);
         bench.framework.subscribed(bench.now);
         bench.status("p.1", wire::TaskState::Running);
         bench.launch_as(&["p.2"], &unique);
@@ -592,6 +597,30 @@ fn tasks_of_one_policy_share_an_executor_on_an_agent() {
     assert_ne!(third[0].executor.as_ref(), Some(&executors[0]), "the one before may be on its way out");
 }
 
+/// A launch that was given up before it was sent leaves nothing: no task to ask about, no executor, no offer.
+#[test]
+fn a_launch_that_was_not_sent_never_was() {
+    let ours = Arc::new(TaskTemplate { executor: Some(text("setpoint")), ..(*template("x")).clone() });
+    let mut bench = Bench::new();
+    bench.launch_as(&["p.1"], &ours);
+    let effects = bench.offer("a", room(4.0));
+    let accept = effects.iter().find_map(|effect| match effect {
+        Effect::Call(call @ Call::Accept(_)) => Some(call.clone()),
+        _ => None,
+    });
+    bench.framework.unsent(&accept.unwrap());
+    let effects = bench.framework.take();
+    assert_eq!(news(&effects)[0].exit, Some(Exit::Unknown));
+    assert_eq!(calls(&effects), Vec::<&str>::new(), "nobody is asked about it");
+    bench.framework.tick(bench.now);
+    assert_eq!(calls(&bench.framework.take()), ["DECLINE"]);
+    // The next one has an executor of its own.
+    bench.launch_as(&["p.2"], &ours);
+    let next = launched(&bench.offer("a", room(4.0)));
+    assert!(next[0].executor.is_some());
+    assert_eq!(launched(&bench.offer("a", room(4.0))).len(), 0);
+}
+
 /// An executor belongs to its tasks, not to the run that started it, unless the settings say that it is to be another.
 #[test]
 fn an_executor_is_used_by_the_next_run_too() {
@@ -602,7 +631,7 @@ fn an_executor_is_used_by_the_next_run_too() {
     let (first, placement) = (launched(&effects), news(&effects)[0].placement.clone().unwrap());
     let next = |setting: Setting, ended: bool| {
         let mut bench = Bench { framework: Framework::new(setting), ..Bench::bare() };
-        bench.framework.recover(vec![(TaskId::from("p.1"), "p".into(), placement.clone(), true)]);
+        bench.framework.recover(vec![(TaskId::from("p.1"), "p".into(), TaskState::Running, placement.clone())]);
         bench.framework.subscribed(bench.now);
         bench.status("p.1", if ended { wire::TaskState::Failed } else { wire::TaskState::Running });
         bench.launch_as(&["p.2"], &ours);

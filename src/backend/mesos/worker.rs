@@ -189,15 +189,7 @@ impl Worker {
             (format!("{file}: expected the framework's id, which cannot be read: {error}"), 74)
         })?;
         let mut framework = Framework::new(config.setting.clone());
-        framework.recover(
-            known
-                .into_iter()
-                .map(|task| {
-                    let ran = matches!(task.state, TaskState::Running | TaskState::Killing);
-                    (task.id, task.policy, task.placement, ran)
-                })
-                .collect(),
-        );
+        framework.recover(known.into_iter().map(|task| (task.id, task.policy, task.state, task.placement)).collect());
         let returning = id.is_some();
         let (scheduler, signals) = open(&config, id).map_err(|error| (error.to_string(), 78))?;
         let caller = Caller::start(scheduler.clone());
@@ -250,10 +242,7 @@ impl Worker {
                     Some(signal) => self.signal(signal),
                     None => self.end(&End::Stopped),
                 },
-                Some(serial) = self.durable.recv() => match self.unacknowledged.remove(&serial) {
-                    Some(acknowledge) => self.call(Call::Acknowledge(acknowledge)),
-                    None => self.outbox.durable(serial),
-                },
+                Some(serial) = self.durable.recv() => self.on_durable(serial),
                 Some(sent) = self.caller.sent.recv() => match sent {
                     Sent::Lost(call) => self.framework.not_sent(self.began.elapsed(), &call),
                     Sent::Role(attempt, told) => self.role_told(attempt, told),
@@ -301,8 +290,7 @@ impl Worker {
             Signal::Lost(why) => {
                 tracing::warn!(why = %why, "the stream of the Mesos master is lost, subscribing again");
                 self.framework.lost();
-                // Its offers are void, and what else is to be said is said anew after the next subscription.
-                self.outbox = Outbox::default();
+                self.clear_outbox();
                 self.lost(why);
             }
             Signal::Failed(why) => {
@@ -463,7 +451,7 @@ impl Worker {
                 Ok((scheduler, signals)) => {
                     self.returning = false;
                     self.framework.removed();
-                    self.outbox = Outbox::default();
+                    self.clear_outbox();
                     self.caller = Caller::start(scheduler.clone());
                     (self.scheduler, self.signals) = (scheduler, signals);
                     return;
@@ -521,15 +509,32 @@ impl Worker {
         }
     }
 
-    /// Gives up launches whose places cannot be written down.
+    fn on_durable(&mut self, serial: u64) {
+        match self.unacknowledged.remove(&serial) {
+            Some(acknowledge) => self.call(Call::Acknowledge(acknowledge)),
+            None => self.outbox.durable(serial),
+        }
+    }
+
+    /// Gives up launches whose places are not written down in time.
     fn give_up_calls(&mut self) {
-        let now = self.now();
-        for call in self.outbox.overdue(now) {
+        // What has been is not to be missed for nobody having looked.
+        while let Ok(serial) = self.durable.try_recv() {
+            self.on_durable(serial);
+        }
+        for call in self.outbox.overdue(self.now()) {
             tracing::warn!(
                 call = call.name(),
                 "not sent: where its tasks are to run could not be written down in time"
             );
-            self.framework.not_sent(now, &call);
+            self.framework.unsent(&call);
+        }
+    }
+
+    /// The stream is over, and all offers with it.
+    fn clear_outbox(&mut self) {
+        for call in self.outbox.clear() {
+            self.framework.unsent(&call);
         }
     }
 

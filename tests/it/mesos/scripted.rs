@@ -166,13 +166,13 @@ fn launched(accept: &Value) -> Vec<Value> {
     infos.map(|info| running(&info["task_id"], Some("AAECAwQFBgcICQoLDA0ODw=="))).collect()
 }
 
-fn reconciled(reconcile: &Value) -> Vec<Value> {
+pub(super) fn reconciled(reconcile: &Value) -> Vec<Value> {
     let tasks = reconcile["reconcile"]["tasks"].as_array().into_iter().flatten();
     tasks.map(|task| running(&task["task_id"], None)).collect()
 }
 
 /// An offer with room for a few tasks, once it is asked for.
-fn offered(_revive: &Value) -> Vec<Value> {
+pub(super) fn offered(_revive: &Value) -> Vec<Value> {
     let scalar =
         |name: &str, value: f64| json!({ "name": name, "type": "SCALAR", "scalar": { "value": value }, "role": "*" });
     let offer = json!({
