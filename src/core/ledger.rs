@@ -14,7 +14,7 @@
 //! handed out once and dropped; nothing but a service task that had been running, or the replacement of one, waits to
 //! be replaced. With
 //! `lag` the sample is that of a world that old, so at any time desired − in flight is the number of tasks
-//! that were ready then.
+//! that were ready then. A sample takes its time, too: what happens after it was begun ([`Ledger::look`]) is in flight.
 
 use std::cmp::Reverse;
 use std::collections::btree_map::{BTreeMap, Entry};
@@ -105,7 +105,7 @@ pub struct Departed {
 /// What an update did.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Change {
-    /// The task after it; withdrawn when it is gone because its backend has let go of it.
+    /// The task after it.
     pub task: Task,
     /// Its state before.
     pub before: TaskState,
@@ -123,6 +123,17 @@ pub struct Ledger {
     tasks: BTreeMap<TaskId, Task>,
     state: LedgerState,
     tally: Tally,
+    look: Option<Look>,
+}
+
+/// What has happened since the sample was begun, which it cannot show.
+#[derive(Clone, Debug, Default, PartialEq)]
+struct Look {
+    at: Timestamp,
+    /// Tasks that have become ready.
+    unseen: BTreeSet<TaskId>,
+    /// How many that had been ready have gone.
+    gone: u32,
 }
 
 /// How many tasks are in which state, kept as they change: each tick asks several times, and tasks change rarely.
@@ -266,12 +277,32 @@ impl Ledger {
         self.tally.helpers
     }
 
-    /// Changes that the sample does not show yet: launches until `lag` after they are ready, kills until `lag`
-    /// after they are gone. A task that came and went within `lag` shows late, and is a kill in flight only then.
+    /// A sample is begun: it shows the world as it is now (or was `lag` ago), however long it takes.
+    pub fn look(&mut self, now: Timestamp) {
+        self.look = Some(Look { at: now, ..Look::default() });
+    }
+
+    /// Changes that a sample of this very moment does not show yet: launches until `lag` after they are ready, kills until
+    /// `lag` after they are gone. A task that came and went within `lag` shows late, and is a kill in flight only then.
     #[must_use]
     pub fn in_flight(&self, now: Timestamp, rules: &Rules) -> InFlight {
+        self.not_shown(&Look { at: now, ..Look::default() }, rules)
+    }
+
+    /// The same of the sample that was begun last: what has changed since is not in it.
+    #[must_use]
+    pub fn in_flight_of_sample(&self, now: Timestamp, rules: &Rules) -> InFlight {
+        match &self.look {
+            Some(look) => self.not_shown(look, rules),
+            None => self.in_flight(now, rules),
+        }
+    }
+
+    fn not_shown(&self, look: &Look, rules: &Rules) -> InFlight {
+        let now = look.at;
         let mut in_flight = InFlight { launches: count(self.state.waiting.len()), kills: 0 };
-        if self.state.departed.is_empty() && rules.lag <= now.since(self.tally.newest) {
+        let still = self.state.departed.is_empty() && look.unseen.is_empty() && look.gone == 0;
+        if still && rules.lag <= now.since(self.tally.newest) {
             // All that is ready shows already.
             let Tally { asked, staging, running, ready, killing_ready, .. } = self.tally;
             in_flight.launches += asked + staging + (running - ready);
@@ -279,7 +310,8 @@ impl Ledger {
             return in_flight;
         }
         for task in self.tasks.values().filter(|task| task.by != By::Helper) {
-            let shown = task.ready.is_some_and(|ready| rules.lag <= now.since(ready));
+            let shown =
+                task.ready.is_some_and(|ready| rules.lag <= now.since(ready)) && !look.unseen.contains(&task.id);
             match task.state {
                 TaskState::Asked | TaskState::Staging | TaskState::Running => {
                     in_flight.launches += u32::from(!shown);
@@ -291,6 +323,9 @@ impl Ledger {
         }
         let shows = |task: &&Departed| rules.lag <= now.since(task.ready) && now.since(task.gone) < rules.lag;
         in_flight.kills += count(self.state.departed.iter().filter(shows).count());
+        if rules.lag.is_zero() {
+            in_flight.kills += look.gone;
+        }
         in_flight
     }
 
@@ -365,6 +400,12 @@ impl Ledger {
     pub fn withdraw(&mut self, id: &TaskId) -> bool {
         let asked = |task: &&mut Task| task.state == TaskState::Asked && !task.withdrawn;
         self.tasks.get_mut(id).filter(asked).is_some_and(|task| !std::mem::replace(&mut task.withdrawn, true))
+    }
+
+    /// Whether something is being withdrawn and not answered yet.
+    #[must_use]
+    pub fn is_withdrawing(&self) -> bool {
+        self.tally.asked + self.tally.helpers > 0 && self.tasks.values().any(|task| task.withdrawn)
     }
 
     /// Takes that back: the backend could not be told. False when there is nothing to take back.
@@ -448,6 +489,7 @@ impl Ledger {
         }
         let task = self.tasks.get_mut(id)?;
         self.tally.remove(task);
+        let showed = task.ready.is_some();
         ripen(task, now, rules);
         let before = task.state;
         let moved = before < state;
@@ -471,6 +513,12 @@ impl Ledger {
         }
         let told = task.ready.is_some() != was_ready;
         self.tally.add(task);
+        if let Some(look) = &mut self.look
+            && task.ready.is_some()
+            && !showed
+        {
+            look.unseen.insert(id.clone());
+        }
         (moved || placed || told).then(|| Change {
             task: task.clone(),
             before,
@@ -489,6 +537,10 @@ impl Ledger {
         rules: &Rules,
     ) -> Change {
         let before = task.state;
+        if let Some(look) = &mut self.look {
+            let seen = !look.unseen.remove(&task.id);
+            look.gone += u32::from(seen && task.ready.is_some() && task.by != By::Helper);
+        }
         ripen(&mut task, now, rules);
         // An exit of its own shows that it ran, even where no update said so in between.
         let ran =
@@ -549,7 +601,10 @@ impl Ledger {
         if matches!(rules.ready, Ready::After(_)) && self.tally.ready < self.tally.running + self.tally.helpers {
             for task in self.tasks.values_mut() {
                 self.tally.remove(task);
-                changed |= ripen(task, now, rules);
+                if ripen(task, now, rules) {
+                    changed = true;
+                    self.look.as_mut().map(|look| look.unseen.insert(task.id.clone()));
+                }
                 self.tally.add(task);
             }
         }

@@ -133,6 +133,15 @@ impl External {
     }
 }
 
+/// A tick that waits.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Awaiting {
+    /// When it was due.
+    pub(crate) due: Instant,
+    /// Since when it waits.
+    pub(crate) since: Instant,
+}
+
 /// One policy.
 #[derive(Debug)]
 pub(crate) struct Policy {
@@ -159,6 +168,8 @@ pub(crate) struct Policy {
     pub(crate) due: Instant,
     /// A tick that came due while the policy could not begin one and that is not to wait for the next.
     pub(crate) deferred: Option<Instant>,
+    /// A tick that waits for its backend's word on launches that lapse with it.
+    pub(crate) awaiting: Option<Awaiting>,
     pub(crate) ticks: u64,
     pub(crate) last_tick: Option<(SystemTime, Instant)>,
     pub(crate) jumps: JumpDetector,
@@ -222,6 +233,7 @@ impl Policy {
             interval: Duration::from_secs(1),
             due: Instant::now(),
             deferred: None,
+            awaiting: None,
             ticks: record.ticks,
             last_tick: None,
             jumps,
@@ -315,6 +327,7 @@ impl Policy {
         self.serial += 1;
         self.epoch += 1;
         self.deferred = None;
+        self.awaiting = None;
     }
 
     /// A new serial number for a call.
@@ -353,12 +366,21 @@ impl Policy {
         counts
     }
 
-    /// What the sample does not show yet.
+    /// What a sample of this moment does not show yet.
     pub(crate) fn in_flight(&self, now: Timestamp) -> InFlight {
+        self.in_flight_by(|ledger, rules| ledger.in_flight(now, rules))
+    }
+
+    /// What the tick's own sample does not show yet.
+    pub(crate) fn in_flight_of_sample(&self, now: Timestamp) -> InFlight {
+        self.in_flight_by(|ledger, rules| ledger.in_flight_of_sample(now, rules))
+    }
+
+    fn in_flight_by(&self, of: impl FnOnce(&Ledger, &Rules) -> InFlight) -> InFlight {
         if self.is_external() {
             return self.external.in_flight();
         }
-        let mut in_flight = self.ledger.in_flight(now, &self.rules);
+        let mut in_flight = of(&self.ledger, &self.rules);
         if let Some(counted) = self.own_count() {
             counted.adjust_in_flight(self.ledger.counts(), &mut in_flight);
         }

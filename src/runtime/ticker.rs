@@ -16,6 +16,8 @@ pub(crate) enum Timer {
     Tick(usize, u64),
     /// What a policy's backend has not placed lapses: its key and epoch, likewise.
     Lapse(usize, u64),
+    /// A tick has waited long enough for its backend's word: its policy's key and epoch, likewise.
+    Word(usize, u64),
     /// A source's discovery: its index, and the round (of an earlier generation of the fleet it is void).
     Discover(usize, u64),
     /// A source whose file is gone: retire its policies unless it came back.

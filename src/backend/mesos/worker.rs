@@ -504,6 +504,10 @@ impl Worker {
                 }
             }
         }
+        self.send_ready();
+    }
+
+    fn send_ready(&mut self) {
         for call in self.outbox.ready() {
             self.call(call);
         }
@@ -522,6 +526,7 @@ impl Worker {
         while let Ok(serial) = self.durable.try_recv() {
             self.on_durable(serial);
         }
+        self.send_ready();
         for call in self.outbox.overdue(self.now()) {
             tracing::warn!(
                 call = call.name(),

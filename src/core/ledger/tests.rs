@@ -134,6 +134,41 @@ fn rule_4_in_flight_is_the_desired_number_less_what_the_sample_shows() {
     assert!(ledger.state().departed.is_empty());
 }
 
+/// A metric takes its time: what becomes ready or goes meanwhile is not in its sample, however short that was.
+#[test]
+fn a_sample_shows_the_moment_in_which_it_was_begun() {
+    for lag in [Duration::ZERO, SECOND * 5] {
+        let rules = Rules { lag, ..rules(Kind::Service) };
+        let mut ledger = Ledger::default();
+        for name in ["runs", "ends", "starts", "flashes"] {
+            ask(&mut ledger, name, By::Law, at(1));
+        }
+        for name in ["runs", "ends"] {
+            to(&mut ledger, name, TaskState::Running, at(2), &rules);
+        }
+        let now = at(20);
+        ledger.advance(now, &rules);
+        ledger.look(now);
+        assert_eq!(ledger.in_flight_of_sample(now, &rules), InFlight { launches: 2, kills: 0 });
+        for name in ["starts", "flashes"] {
+            to(&mut ledger, name, TaskState::Running, now, &rules);
+        }
+        for name in ["ends", "flashes"] {
+            ledger.kill(&id(name), now);
+            ends(&mut ledger, name, FINISHED, now, &rules);
+        }
+        assert_eq!(ledger.counts().desired(), 2);
+        assert_eq!(
+            ledger.in_flight_of_sample(now, &rules),
+            InFlight { launches: 1, kills: 1 },
+            "two were in the sample"
+        );
+        ledger.look(at(40));
+        ledger.advance(at(40), &rules);
+        assert_eq!(ledger.in_flight_of_sample(at(41), &rules), InFlight::default(), "the next one shows it all");
+    }
+}
+
 #[test]
 fn a8_failures_count_up_and_successes_down() {
     let rules = rules(Kind::Jobs);

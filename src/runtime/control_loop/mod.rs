@@ -268,6 +268,7 @@ impl Loop {
             match timer {
                 Timer::Tick(key, epoch) => self.on_due(key, epoch, due),
                 Timer::Lapse(key, epoch) => self.on_lapse(key, epoch),
+                Timer::Word(key, epoch) => self.on_word_due(key, epoch),
                 Timer::Discover(source, round) => self.on_discover_due(source, round),
                 Timer::Retire(source) => self.retire_if_gone(source),
                 Timer::Chores => self.on_chores(now),

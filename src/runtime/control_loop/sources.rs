@@ -442,7 +442,7 @@ impl Loop {
     pub(super) fn begin_tick_if_able(&mut self, key: usize, due: Instant) {
         let able = self.policy(key).is_some_and(|policy| policy.active.is_some() && policy.ended.is_none());
         if able && self.stopping.is_none() && self.backend_ready(key) {
-            self.begin_tick(key, due);
+            self.begin_tick(key, due, Duration::ZERO);
         }
     }
 
@@ -496,6 +496,7 @@ impl Loop {
     pub(super) fn schedule(&mut self, key: usize, due: Instant) {
         let Some(policy) = self.policy(key) else { return };
         policy.epoch += 1;
+        policy.awaiting = None;
         let epoch = policy.epoch;
         policy.due = due;
         self.timers.set(due, Timer::Tick(key, epoch));

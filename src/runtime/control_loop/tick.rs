@@ -16,7 +16,7 @@ use crate::log::DecisionLog;
 use crate::script::{Acted, Hook, Mode, Observed, ScriptError};
 
 use super::super::event::Event;
-use super::super::policy::{Penalty, Phase, Policy};
+use super::super::policy::{Awaiting, Penalty, Phase, Policy};
 use super::super::record::Ended;
 use super::super::ticker::{Timer, next_due};
 use super::super::view::StreamEvent;
@@ -29,9 +29,6 @@ const MAX_PENALTY: Duration = Duration::from_secs(60);
 /// How long a tick waits at most for the backend's word on launches that lapse with it: without, it could not make up for
 /// them, and the backend would have nothing to place until the next one.
 const WORD: Duration = Duration::from_millis(250);
-
-/// How often it looks meanwhile.
-const LOOK_AGAIN: Duration = Duration::from_millis(5);
 
 /// The functions that each tick calls to look.
 const OBSERVING: [Hook; 4] = [Hook::Metric, Hook::Target, Hook::Count, Hook::Decide];
@@ -50,12 +47,53 @@ impl Loop {
         if policy.epoch != epoch || policy.ended.is_some() || policy.active.is_none() {
             return;
         }
-        // One that has waited was due before.
-        let due = due.min(policy.due);
-        if matches!(policy.phase, Phase::Idle) && self.backend_ready(key) && self.awaits_word(key, due, now) {
-            self.timers.set(now + LOOK_AGAIN, Timer::Tick(key, epoch));
+        let able = matches!(policy.phase, Phase::Idle);
+        if able && self.backend_ready(key) && self.awaits_word(key) {
+            let Some(policy) = self.policy(key) else { return };
+            policy.awaiting = Some(Awaiting { due, since: now });
+            let until = now + WORD.min(policy.interval / 2);
+            self.timers.set(until, Timer::Word(key, epoch));
             return;
         }
+        self.tick_due(key, epoch, due, Duration::ZERO);
+    }
+
+    /// Whether a tick waits for what becomes of the launches that lapse with it.
+    fn awaits_word(&mut self, key: usize) -> bool {
+        self.withdraw_lapsed(key, self.clock.now());
+        self.policies.get(key).and_then(Option::as_ref).is_some_and(|policy| policy.ledger.is_withdrawing())
+    }
+
+    /// The backend has said what becomes of a launch that it was to let go of, or could not be asked.
+    pub(super) fn on_word(&mut self, key: usize) {
+        let Some(policy) = self.policies.get(key).and_then(Option::as_ref) else { return };
+        if policy.awaiting.is_some() && !policy.ledger.is_withdrawing() {
+            self.end_wait(key);
+        }
+    }
+
+    /// A tick has waited long enough.
+    pub(super) fn on_word_due(&mut self, key: usize, epoch: u64) {
+        let (now, Some(policy)) = (Instant::now(), self.policy(key)) else { return };
+        let limit = WORD.min(policy.interval / 2);
+        if policy.epoch == epoch && policy.awaiting.is_some_and(|awaiting| awaiting.since + limit <= now) {
+            self.end_wait(key);
+        }
+    }
+
+    fn end_wait(&mut self, key: usize) {
+        let Some(policy) = self.policy(key) else { return };
+        let epoch = policy.epoch;
+        if let Some(Awaiting { due, since }) = policy.awaiting.take()
+            && self.stopping.is_none()
+        {
+            self.tick_due(key, epoch, due, since.elapsed());
+        }
+    }
+
+    /// Begins a tick that was due at `due` and has waited for so long, if the policy can, and sets the timer of the next.
+    fn tick_due(&mut self, key: usize, epoch: u64, due: Instant, waited: Duration) {
+        let now = Instant::now();
         let Some(policy) = self.policy(key) else { return };
         let (next, missed) = next_due(due, policy.interval, now);
         policy.due = next;
@@ -70,18 +108,8 @@ impl Loop {
         } else if busy {
             self.totals.missed += 1;
         } else if self.backend_ready(key) {
-            self.begin_tick(key, due);
+            self.begin_tick(key, due, waited);
         }
-    }
-
-    /// Whether a tick waits for what becomes of the launches that lapse with it.
-    fn awaits_word(&mut self, key: usize, due: Instant, now: Instant) -> bool {
-        let Some(policy) = self.policy(key) else { return false };
-        if policy.ledger.counts().asked == 0 || due + WORD.min(policy.interval / 2) <= now {
-            return false;
-        }
-        self.withdraw_lapsed(key, self.clock.now());
-        self.policy(key).is_some_and(|policy| policy.ledger.tasks().any(|task| task.withdrawn))
     }
 
     pub(super) fn backend_ready(&self, key: usize) -> bool {
@@ -94,11 +122,11 @@ impl Loop {
         !matches!(state, Some(BackendState::Idle | BackendState::Recovering { .. }))
     }
 
-    /// Begins a tick that was due at `due`.
-    pub(super) fn begin_tick(&mut self, key: usize, due: Instant) {
+    /// Begins a tick that was due at `due`, and that has waited for so long on purpose.
+    pub(super) fn begin_tick(&mut self, key: usize, due: Instant, waited: Duration) {
         let now = Instant::now();
         let (at, wall) = (self.clock.now(), self.clock.wall());
-        self.record_lag(now.saturating_duration_since(due));
+        self.record_lag(now.saturating_duration_since(due + waited));
         self.totals.ticks += 1;
         let Some(policy) = self.policy(key) else { return };
         policy.ticks += 1;
@@ -122,6 +150,7 @@ impl Loop {
         self.ask_drains(key);
 
         let Some(policy) = self.policy(key) else { return };
+        policy.ledger.look(at);
         let penalty =
             policy.penalty.as_ref().filter(|penalty| now < penalty.until).map(|penalty| Arc::clone(&penalty.error));
         let (Some(script), Some(spec)) = (policy.script(), policy.spec().cloned()) else { return };
@@ -134,7 +163,7 @@ impl Loop {
             return;
         }
         let ctx = policy.ctx(wall);
-        let deadline = deadline(policy.interval);
+        let deadline = deadline(policy.interval).saturating_sub(waited);
         if needs_script(&spec) {
             self.call_script(deadline, move |left| async move {
                 let observed = Box::new(script.observe(ctx, left).await);
@@ -192,7 +221,7 @@ impl Loop {
             sample,
             setpoint,
             counts: policy.counts(),
-            in_flight: policy.in_flight(at),
+            in_flight: policy.in_flight_of_sample(at),
             refused: policy.refused,
             scripted,
             bounds: policy.bounds.is_some().then(|| policy.bounds_in_force()),

@@ -143,11 +143,11 @@ impl Loop {
         let at = self.clock.now();
         // They lapse anew at the next tick.
         for id in withdrawals {
-            if let Some(key) = self.owners.get(&id).copied()
-                && let Some(policy) = self.policy(key)
-            {
+            let Some(key) = self.owners.get(&id).copied() else { continue };
+            if let Some(policy) = self.policy(key) {
                 policy.ledger.keep_asking(&id);
             }
+            self.on_word(key);
         }
         let reason = error.to_string();
         for id in launches {
@@ -246,7 +246,10 @@ impl Loop {
         let writes = if change.task.state == TaskState::Gone {
             policy.drains.remove(&update.id);
             policy.stats.remove(&update.id);
-            policy.refused += u32::from(change.task.withdrawn && change.task.by != By::Helper);
+            // Never anywhere, and nobody's wish: its backend has let go of it, or could not ask for it after all.
+            let unplaced = change.before < TaskState::Running && change.exit == Some(Exit::Unknown);
+            let refused = unplaced && !change.task.killed && !change.replaced && change.task.by != By::Helper;
+            policy.refused += u32::from(refused);
             let record = Box::new(policy.record());
             self.owners.remove(&update.id);
             vec![Write::RemoveTask(update.id.clone()), Write::Policy(name.clone(), record)]
@@ -281,6 +284,7 @@ impl Loop {
             self.forget_if_over(key);
         }
         self.publish(key);
+        self.on_word(key);
         None
     }
 

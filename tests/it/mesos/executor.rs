@@ -151,11 +151,19 @@ async fn images_run_under_our_executor_and_under_the_clusters() {
         })
         .await;
     }
+    assert!(is_watched(&cluster));
     for name in ["ours", "theirs"] {
         scratch.replace(&format!("{name}.lua"), &holding(&words("")).replace("desired = 1", "desired = 0"));
     }
     wait_until(GENEROUS, "no container is left", async || docker.of_test(&scratch).is_empty().then_some(())).await;
     assert!(setpoint.stop().await.success());
+    // Who watched over our executor's is over once nothing more can turn up.
+    wait_until(GENEROUS * 2, "no watcher is left", async || (!is_watched(&cluster)).then_some(())).await;
+}
+
+/// Whether a watcher of an executor is there.
+fn is_watched(cluster: &Cluster) -> bool {
+    cluster.folder().processes().iter().any(|process| process.command.contains("executor --watch"))
 }
 
 /// The container of a task.

@@ -105,11 +105,10 @@ async fn a_launch_is_sent_when_its_place_is_durable_and_not_otherwise() {
     seen(&master, "KILL", 1).await;
     assert_eq!(launches(&master), ["p.1"], "the launch, and then the KILL");
     drop(told(&mut updates, "p.2", TaskState::Staging).await.receipt);
+    // In the queue before that offer is declined and another one comes; this time the stream ends first.
+    backend.launch(vec![request("p.3")]).await.unwrap();
     let gone = told(&mut updates, "p.2", TaskState::Gone).await;
     assert_eq!(gone.exit, Some(Exit::Unknown), "it has not failed");
-
-    // That offer is declined, and another one comes. This time the stream ends first.
-    backend.launch(vec![request("p.3")]).await.unwrap();
     let place = told(&mut updates, "p.3", TaskState::Staging).await;
     seen(&master, "DECLINE", 1).await;
     assert_eq!(told(&mut updates, "p.3", TaskState::Gone).await.exit, Some(Exit::Unknown));

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use serde_json::Value;
+
 use super::fake::{Answer, FakeMaster, Step, subscribed};
 use crate::support::{GENEROUS, Scratch, Setpoint, wait_until};
 
@@ -52,5 +54,40 @@ async fn without_heartbeats_a_host_is_not_ready_and_says_why() {
     let problem = told.stdout.lines().last().unwrap_or_default();
     assert!(problem.starts_with("mesos: ") && !problem.contains("framework"), "{}", told.stdout);
     assert!(setpoint.stderr().contains("heartbeats"), "{}", setpoint.stderr());
+    setpoint.kill();
+}
+
+/// Before there is a cluster `/readyz` tells what keeps it away, and `status` shows the framework without policies, too.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cluster_is_told_of_before_it_answers_and_after_the_last_policy() {
+    let steady = Answer::Stream("stream-1", vec![subscribed(60.0)]);
+    let script = std::iter::repeat_n(Answer::Status(503), 6).chain([steady]).collect();
+    let master = FakeMaster::start(script).await;
+    let scratch = Scratch::new();
+    let text = r#"return { interval = "500ms", workload = { backend = "mesos", command = "true", max = 5 },
+  control = { law = "decide" }, decide = function() return { desired = 0 } end }"#;
+    let policy = scratch.write("policies/p.lua", text);
+    let config = scratch.write("setpoint.toml", &format!("[mesos]\nmaster = \"{}\"\n", master.address()));
+    let folder = scratch.path("policies").display().to_string();
+    let mut setpoint = Setpoint::run(&scratch, ["--config", &config.display().to_string(), &folder]);
+    wait_until(GENEROUS, "it says why it is not ready", async || {
+        let (status, body) = setpoint.get("/readyz").await;
+        let problem = body["problems"]["backend mesos"].as_str().unwrap_or_default();
+        (status == 503 && problem.starts_with("not recovered yet: ") && problem.contains("503")).then_some(())
+    })
+    .await;
+    wait_until(GENEROUS, "it is ready", async || (setpoint.get("/readyz").await.0 == 200).then_some(())).await;
+    std::fs::remove_file(policy).unwrap();
+    wait_until(GENEROUS, "there is no policy", async || {
+        let (_, shown) = setpoint.get("/v1/policies").await;
+        shown["policies"].as_array().is_some_and(Vec::is_empty).then_some(())
+    })
+    .await;
+    let address = setpoint.address().await;
+    let status = Setpoint::output(&scratch, ["status", "--server", &address]).await;
+    assert!(status.stdout.contains("mesos: framework fake-0001; leader "), "{}", status.stdout);
+    let status = Setpoint::output(&scratch, ["status", "--json", "--server", &address]).await;
+    let shown: Value = serde_json::from_str(&status.stdout).unwrap();
+    assert_eq!(shown["backends"]["mesos"]["facts"]["framework"], "fake-0001", "{}", status.stdout);
     setpoint.kill();
 }

@@ -100,6 +100,7 @@ impl World {
         self.withdraw();
         self.replace();
         self.check_ledger();
+        self.look();
 
         let observation = self.observe();
         let state = std::mem::take(&mut self.state);
@@ -122,6 +123,18 @@ impl World {
         self.books.check(&config, &observation, &decision);
         self.carry_out(&decision, config_max(&self.spec, self.bounds));
         decision
+    }
+
+    /// A sample takes its time, and things happen meanwhile that it does not show.
+    fn look(&mut self) {
+        let shown = self.shown();
+        self.ledger.look(self.now);
+        if self.rng.bool() {
+            self.now = self.now + Duration::from_millis(self.rng.u64(0..900));
+            self.update();
+        }
+        let net = self.ledger.in_flight_of_sample(self.now, &self.rules).net();
+        assert_eq!(net, i64::from(self.ledger.counts().desired()) - shown, "rule 4, of the sample");
     }
 
     fn pass_time(&mut self) {
@@ -205,12 +218,12 @@ impl World {
     fn tell(&mut self, at: usize, state: TaskState, exit: Option<Exit>) {
         let unit = &mut self.units[at];
         let change = self.ledger.apply(&unit.id, state, None, None, exit.clone(), self.now, &self.rules);
+        unit.ripen(self.now, &self.rules.ready);
         if state <= unit.state {
             assert_eq!(change, None, "old news");
             return;
         }
         let before = unit.state;
-        unit.ripen(self.now, &self.rules.ready);
         unit.state = state;
         if state == TaskState::Running {
             unit.running = Some(self.now);
@@ -308,7 +321,7 @@ impl World {
             sample: if no_metric { setpoint::core::model::Sample::Missing } else { sample },
             setpoint: draw::setpoint(rng),
             counts: self.ledger.counts(),
-            in_flight: self.ledger.in_flight(self.now, &self.rules),
+            in_flight: self.ledger.in_flight_of_sample(self.now, &self.rules),
             refused: std::mem::take(&mut self.refused),
             scripted: draw::scripted(rng),
             bounds: self.bounds,
@@ -362,7 +375,6 @@ impl World {
     /// The ledger against the books.
     fn check_ledger(&mut self) {
         let mut counts = Counts { waiting: self.waiting, ..Counts::default() };
-        let mut shown = 0_i64;
         for unit in &mut self.units {
             unit.ripen(self.now, &self.rules.ready);
             if unit.by == By::Helper {
@@ -378,15 +390,20 @@ impl World {
                 TaskState::Killing => counts.killing += 1,
                 TaskState::Gone => {}
             }
-            // The sample is that of a world `lag` ago.
-            let lag = self.rules.lag;
-            let came = unit.ready.is_some_and(|ready| lag <= self.now.since(ready));
-            let went = unit.gone.is_some_and(|gone| lag <= self.now.since(gone));
-            shown += i64::from(came && !went);
         }
         assert_eq!(self.ledger.counts(), counts, "the ledger's counts");
         let net = self.ledger.in_flight(self.now, &self.rules).net();
-        assert_eq!(net, i64::from(counts.desired()) - shown, "rule 4");
+        assert_eq!(net, i64::from(counts.desired()) - self.shown(), "rule 4");
+    }
+
+    /// How many tasks the sample shows: it is that of a world `lag` ago.
+    fn shown(&self) -> i64 {
+        let lag = self.rules.lag;
+        let shows = |unit: &&Unit| {
+            let came = unit.ready.is_some_and(|ready| lag <= self.now.since(ready));
+            came && unit.by != By::Helper && !unit.gone.is_some_and(|gone| lag <= self.now.since(gone))
+        };
+        self.units.iter().filter(shows).count() as i64
     }
 }
 
