@@ -401,9 +401,9 @@ impl World {
         let lag = self.rules.lag;
         let shows = |unit: &&Unit| {
             let came = unit.ready.is_some_and(|ready| lag <= self.now.since(ready));
-            came && unit.by != By::Helper && !unit.gone.is_some_and(|gone| lag <= self.now.since(gone))
+            came && unit.by != By::Helper && unit.gone.is_none_or(|gone| self.now.since(gone) < lag)
         };
-        self.units.iter().filter(shows).count() as i64
+        self.units.iter().map(|unit| i64::from(shows(&unit))).sum()
     }
 }
 
