@@ -853,6 +853,9 @@ impl Framework {
         if !open || until <= now {
             self.recovering = Recovering::No;
             self.out.push(Effect::Recovered);
+            // What was offered meanwhile has been declined for long, since nobody knew of any demand: only after a SUPPRESS
+            // are offers asked for again as soon as there is some.
+            self.suppress(now);
         }
     }
 

@@ -420,6 +420,8 @@ fn a_run_asks_about_the_tasks_of_the_one_before() {
     });
     assert_eq!(news(&gone)[0].exit, Some(Exit::Unknown), "its launch never arrived");
     assert!(gone.contains(&Effect::Recovered));
+    // Offers that came meanwhile were declined for long; what is wanted now does not wait for the next REVIVE's turn.
+    assert_eq!((calls(&gone), calls(&bench.launch(&["p.5"]))), (vec!["SUPPRESS"], vec!["REVIVE"]));
 }
 
 /// A launch that was lost on the way is no failure, whichever word the master has for it.
