@@ -203,7 +203,8 @@ pub trait TaskBackend: Send + Sync + 'static {
     async fn kill(&self, tasks: Vec<TaskId>, grace: Duration) -> Result<(), BackendError>;
 
     /// Lets go of launches that have found no place yet, and says that they are gone. Those that have one by now go on as if
-    /// nothing had been asked. Only asked of a backend that keeps launches for later ([`Capabilities::queues`]).
+    /// nothing had been asked. Only asked of a backend that keeps launches for later ([`Capabilities::queues`]); until it has
+    /// told of a launch either way, that counts as asked for, and none is made in its place.
     async fn withdraw(&self, tasks: Vec<TaskId>) -> Result<(), BackendError> {
         drop(tasks);
         Ok(())

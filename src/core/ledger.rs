@@ -603,7 +603,9 @@ impl Ledger {
                 self.tally.remove(task);
                 if ripen(task, now, rules) {
                     changed = true;
-                    self.look.as_mut().map(|look| look.unseen.insert(task.id.clone()));
+                    if let Some(look) = &mut self.look {
+                        look.unseen.insert(task.id.clone());
+                    }
                 }
                 self.tally.add(task);
             }

@@ -55,7 +55,7 @@ impl Outbox {
     }
 
     /// All launches, which are not sent.
-    pub(super) fn give_up(&mut self) -> Vec<Call> {
+    fn give_up(&mut self) -> Vec<Call> {
         let is_launch = |waiting: &Waiting| matches!(waiting.call, Call::Accept(_));
         let (launches, others) = std::mem::take(&mut self.waiting).into_iter().partition(is_launch);
         self.waiting = others;

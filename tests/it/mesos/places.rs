@@ -13,8 +13,8 @@ use setpoint::core::policy::{Command, Ready, TaskTemplate};
 use tokio::sync::mpsc::Receiver;
 
 use super::fake::{Answer, FakeMaster, Step, subscribed};
-use super::scripted::{offered, reconciled};
-use crate::support::{GENEROUS, Scratch, Setpoint, wait_until};
+use super::scripted::{offered, reconciled, with_two_tasks};
+use crate::support::{GENEROUS, Scratch, wait_until};
 
 fn config(master: &FakeMaster) -> MesosConfig {
     MesosConfig {
@@ -97,7 +97,8 @@ async fn a_launch_is_sent_when_its_place_is_durable_and_not_otherwise() {
     let place = told(&mut updates, "p.1", TaskState::Staging).await;
     assert_eq!(place.placement.unwrap().host.as_deref(), Some("agent.test"));
     backend.kill(vec!["p.1".into()], Duration::ZERO).await.unwrap();
-    tokio::time::sleep(Duration::from_millis(300)).await;
+    let placed = async || backend.facts().get("tasks").is_some_and(|tasks| tasks.starts_with("1 placed")).then_some(());
+    wait_until(GENEROUS, "its facts show that it is placed", placed).await;
     assert!(master.seen("ACCEPT").is_empty() && master.seen("KILL").is_empty(), "before its place is durable");
     // The next offer comes after the KILL, and nobody writes down the place that it gives.
     backend.launch(vec![request("p.2")]).await.unwrap();
@@ -125,19 +126,10 @@ async fn a_host_that_is_killed_as_it_launches_knows_the_place() {
     let again = vec![subscribed(60.0), Step::Reply("RECONCILE", reconciled)];
     let master = FakeMaster::start(vec![Answer::Stream("first", first), Answer::Stream("next", again)]).await;
     let scratch = Scratch::new();
-    scratch.policy(
-        "p",
-        r#"return { interval = "200ms", workload = { backend = "mesos", command = "true", max = 2, on_end = "keep" },
-  control = { law = "decide" }, decide = function() return { desired = 2 } end }"#,
-    );
-    let config = scratch.write("setpoint.toml", &format!("[mesos]\nmaster = \"{}\"\n", master.address()));
-    let path = |name: &str| scratch.path(name).display().to_string();
-    let arguments =
-        ["--config".to_owned(), config.display().to_string(), "--state-dir".to_owned(), path("st"), path("p.lua")];
-    let mut setpoint = Setpoint::run(&scratch, &arguments);
+    let mut setpoint = with_two_tasks(&scratch, &master);
     seen(&master, "ACCEPT", 1).await;
     setpoint.kill();
-    let mut setpoint = Setpoint::run(&scratch, &arguments);
+    let mut setpoint = with_two_tasks(&scratch, &master);
     setpoint.running("p", 2).await;
     let tasks = setpoint.tasks().await;
     assert!(tasks.iter().all(|task| task["host"] == "agent.test"), "{tasks:?}");

@@ -191,6 +191,19 @@ fn cpu(pid: u32) -> f64 {
     ticks / rustix::param::clock_ticks_per_second() as f64
 }
 
+/// A host that wants two tasks on that master and keeps them, with a state folder.
+pub(super) fn with_two_tasks(scratch: &Scratch, master: &FakeMaster) -> Setpoint {
+    scratch.policy(
+        "p",
+        r#"return { interval = "200ms", workload = { backend = "mesos", command = "true", max = 2, on_end = "keep" },
+  control = { law = "decide" }, decide = function() return { desired = 2 } end }"#,
+    );
+    let config = scratch.write("setpoint.toml", &format!("[mesos]\nmaster = \"{}\"\n", master.address()));
+    let path = |name: &str| scratch.path(name).display().to_string();
+    let config = config.display().to_string();
+    Setpoint::run(scratch, ["--config", &config, "--state-dir", &path("st"), &path("p.lua")])
+}
+
 /// A11 of the prior systems: the stream breaks in the middle of a record, then another master leads, then heartbeats stay
 /// away. The host is back each time under the same framework id with its tasks, asks about them, and spins at no time.
 #[tokio::test(flavor = "multi_thread")]
@@ -211,15 +224,7 @@ async fn a11_a_broken_stream_a_new_leader_and_missing_heartbeats_change_nothing_
     let led = Answer::Redirect(format!("//127.0.0.1:{}", next.port()));
     let master = FakeMaster::start(vec![Answer::Stream("first", first), led]).await;
     let scratch = Scratch::new();
-    scratch.policy(
-        "p",
-        r#"return { interval = "200ms", workload = { backend = "mesos", command = "true", max = 2, on_end = "keep" },
-  control = { law = "decide" }, decide = function() return { desired = 2 } end }"#,
-    );
-    let config = scratch.write("setpoint.toml", &format!("[mesos]\nmaster = \"{}\"\n", master.address()));
-    let path = |name: &str| scratch.path(name).display().to_string();
-    let config = config.display().to_string();
-    let mut setpoint = Setpoint::run(&scratch, ["--config", &config, "--state-dir", &path("st"), &path("p.lua")]);
+    let mut setpoint = with_two_tasks(&scratch, &master);
     wait_until(GENEROUS, "the stream breaks", async || setpoint.stderr().contains("is lost").then_some(())).await;
     let (began, before) = (Instant::now(), cpu(setpoint.pid()));
 
